@@ -1,0 +1,75 @@
+"""Give every test its own Linux container, without Docker, a daemon or root.
+
+Names are resolved on first use, so that importing the package costs nothing: the spawner and
+every suite that uses no container import it too.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # importing `typing` for its constant costs milliseconds; checkers know this name
+if TYPE_CHECKING:
+    from pytest_rootfs.changeset import Change, Changes
+    from pytest_rootfs.failures import Failure
+    from pytest_rootfs.image import Image
+    from pytest_rootfs.runtime.container import Container
+    from pytest_rootfs.runtime.path import ContainerPath
+    from pytest_rootfs.runtime.process import CompletedProcess, Process
+    from pytest_rootfs.runtime.spec import Limits
+    from pytest_rootfs.runtime.stats import Stats
+
+_HOMES = {
+    "Change": "pytest_rootfs.changeset",
+    "Changes": "pytest_rootfs.changeset",
+    "CompletedProcess": "pytest_rootfs.runtime.process",
+    "Container": "pytest_rootfs.runtime.container",
+    "ContainerPath": "pytest_rootfs.runtime.path",
+    "Failure": "pytest_rootfs.failures",
+    "Image": "pytest_rootfs.image",
+    "Limits": "pytest_rootfs.runtime.spec",
+    "Process": "pytest_rootfs.runtime.process",
+    "Stats": "pytest_rootfs.runtime.stats",
+}
+
+__all__ = [
+    "Change",
+    "Changes",
+    "CompletedProcess",
+    "Container",
+    "ContainerPath",
+    "Failure",
+    "Image",
+    "Limits",
+    "Process",
+    "Stats",
+]
+
+
+def __getattr__(name: str) -> object:
+    import importlib  # noqa: PLC0415  keeps `import pytest_rootfs` free of imports
+
+    if name == "errors":
+        return importlib.import_module("pytest_rootfs.errors")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in ERRORS:
+        return getattr(importlib.import_module("pytest_rootfs.errors"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+ERRORS = (
+    "RootfsError",
+    "HostUnsupported",
+    "LimitUnavailable",
+    "ImageError",
+    "ImageNotFound",
+    "RecipeError",
+    "BuildFailed",
+    "LayerCorrupt",
+    "ArchiveRejected",
+    "ContainerError",
+    "ContainerDied",
+    "CommandFailed",
+    "CommandTimeout",
+    "CommandNotFound",
+    "CommandNotExecutable",
+)

@@ -1,0 +1,199 @@
+"""Every error that the product raises on purpose.
+
+RootfsError                    what, detail, hint
+├── HostUnsupported            this machine cannot: no user namespace, no overlay … (skip or fail)
+│   └── LimitUnavailable       this limit cannot be enforced here
+├── ImageError
+│   ├── ImageNotFound          reference, where was looked, near matches
+│   ├── RecipeError            file, step, key, value
+│   ├── BuildFailed            step, command, exit status, last lines
+│   ├── LayerCorrupt           digest expected and found
+│   └── ArchiveRejected        layer, entry, which rule
+└── ContainerError
+    ├── ContainerDied
+    ├── CommandFailed          also subprocess.CalledProcessError
+    ├── CommandTimeout         also TimeoutError and subprocess.TimeoutExpired
+    ├── CommandNotFound        also FileNotFoundError
+    └── CommandNotExecutable   also PermissionError
+
+Anything else that escapes is a defect of ours and keeps its full traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+
+TAIL_LINES = 20
+
+Argv = Sequence[str]
+Output = str | bytes | None
+
+
+class RootfsError(Exception):
+    """An error with three parts: what happened, the detail, and the way out.
+
+    `what` is lower case, without a full stop, and names the thing and its value. `hint` is one
+    sentence with the command to type.
+    """
+
+    def __init__(self, what: str, *, detail: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Join the three parts, one a line, leaving out the empty ones."""
+        hint = f"hint: {self.hint}" if self.hint else ""
+        return "\n".join(part for part in (self.what, self.detail, hint) if part)
+
+
+class HostUnsupported(RootfsError):
+    """This machine cannot do what is needed; the hint repairs it."""
+
+
+class LimitUnavailable(HostUnsupported):
+    """A limit that was asked for cannot be enforced on this machine."""
+
+
+class ImageError(RootfsError):
+    """Something is wrong with an image."""
+
+
+class ImageNotFound(ImageError):
+    """No image has this name; the detail says where was looked, the hint what is near."""
+
+
+class RecipeError(ImageError):
+    """A recipe is wrong; names file, step, key and value."""
+
+
+class BuildFailed(ImageError):
+    """A build step failed; names step, command and exit status, ends with its last lines."""
+
+
+class LayerCorrupt(ImageError):
+    """A layer's content does not have the digest that it is stored under."""
+
+
+class ArchiveRejected(ImageError):
+    """An archive breaks a rule; names layer, entry and rule."""
+
+
+class ContainerError(RootfsError):
+    """Something went wrong with a running container."""
+
+
+class ContainerDied(ContainerError):
+    """The init process of the container is gone."""
+
+
+class CommandFailed(ContainerError, subprocess.CalledProcessError):
+    """A command ended with a non-zero status, or by a signal (then `returncode` is negative)."""
+
+    def __init__(
+        self,
+        command: str | Argv,
+        returncode: int,
+        *,
+        stdout: Output = None,
+        stderr: Output = None,
+        reason: str = "",
+    ) -> None:
+        ending = _ending(returncode) + (f": {reason}" if reason else "")
+        RootfsError.__init__(
+            self, f"command {shown(command)} {ending}", detail=_outputs(stdout, stderr)
+        )
+        self.cmd = command
+        self.returncode = returncode
+        self.output = stdout
+        self.stderr = stderr
+        self.args = (returncode, command, stdout, stderr)
+
+    __str__ = RootfsError.__str__
+
+
+class CommandTimeout(ContainerError, TimeoutError, subprocess.TimeoutExpired):
+    """A command ran longer than its time limit (seconds); it and all that it started are dead."""
+
+    def __init__(
+        self,
+        command: str | Argv,
+        timeout: float,
+        *,
+        stdout: Output = None,
+        stderr: Output = None,
+    ) -> None:
+        RootfsError.__init__(
+            self,
+            f"command {shown(command)} did not end within {timeout:g} s and was killed",
+            detail=_outputs(stdout, stderr),
+            hint="raise timeout=… in the call or the mark, or --rootfs-timeout",
+        )
+        self.cmd = command
+        self.timeout = timeout
+        self.output = stdout
+        self.stderr = stderr
+        self.args = (command, timeout, stdout, stderr)
+
+    __str__ = RootfsError.__str__
+
+
+class CommandNotFound(ContainerError, FileNotFoundError):
+    """The program does not exist in the container; a shell would say 127."""
+
+    returncode = 127
+
+    def __init__(self, what: str, *, program: str, detail: str = "", hint: str = "") -> None:
+        OSError.__init__(self, errno.ENOENT, os.strerror(errno.ENOENT), program)
+        RootfsError.__init__(self, what, detail=detail, hint=hint)
+
+    __str__ = RootfsError.__str__
+
+
+class CommandNotExecutable(ContainerError, PermissionError):
+    """The program exists but cannot be executed; a shell would say 126."""
+
+    returncode = 126
+
+    def __init__(self, what: str, *, program: str, detail: str = "", hint: str = "") -> None:
+        OSError.__init__(self, errno.EACCES, os.strerror(errno.EACCES), program)
+        RootfsError.__init__(self, what, detail=detail, hint=hint)
+
+    __str__ = RootfsError.__str__
+
+
+def shown(command: str | Argv) -> str:
+    """Write a command as a person would type it, shortened to 200 characters."""
+    text = command if isinstance(command, str) else shlex.join(command)
+    return f"`{text if len(text) <= 200 else text[:197] + '…'}`"
+
+
+def _ending(returncode: int) -> str:
+    if returncode >= 0:
+        return f"failed with exit status {returncode}"
+    import signal  # noqa: PLC0415  only a failing command needs it
+
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    return f"was killed by {name}"
+
+
+def _outputs(stdout: Output, stderr: Output) -> str:
+    parts = (_tail("stdout", stdout), _tail("stderr", stderr))
+    return "\n".join(part for part in parts if part)
+
+
+def _tail(name: str, output: Output) -> str:
+    if not output:
+        return ""
+    text = output.decode(errors="backslashreplace") if isinstance(output, bytes) else output
+    lines = text.rstrip("\n").split("\n")
+    left_out = f" (last {TAIL_LINES} of {len(lines)} lines)" if len(lines) > TAIL_LINES else ""
+    return "\n".join([f"{name}{left_out}:", *(f"  {line}" for line in lines[-TAIL_LINES:])])

@@ -1,0 +1,72 @@
+"""Parse the values that people type: sizes, counts, seconds; and the constants of every container.
+
+Bad values raise `ValueError` with one sentence that names the key, the value and the accepted
+form; who asked (an option, a mark, a recipe) turns it into its own kind of error.
+"""
+
+from __future__ import annotations
+
+import re
+
+SOURCE_DATE_EPOCH = 315532800
+"""1980-01-01T00:00:00Z: the newest mtime in any built layer, and what programs inside are told."""
+
+DEFAULT_PIDS = 1024
+DEFAULT_DISK_BYTES = 1 << 30
+DEFAULT_TIMEOUT_S = 300.0
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+
+
+def parse_size(key: str, value: object) -> int:
+    """Return a size in bytes from an int or from a string with a binary unit ("64M", "1.5G").
+
+    Raises `ValueError` naming `key` for zero, negative or unparsable values.
+    """
+    size: float | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        size = float(match[1]) * _UNITS[match[2].upper()]
+    if size is None:
+        raise ValueError(
+            f"{key}={value!r} is not a size: give bytes, or a number with a binary unit "
+            'such as "64M", "1.5G" or "512KiB"'
+        )
+    if not 1 <= size < 1 << 63:
+        raise ValueError(f"{key}={value!r} is out of range: a size is at least 1 byte, below 8 EiB")
+    return int(size)
+
+
+def parse_count(key: str, value: object) -> int:
+    """Return a positive whole number, from an int or its digits."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,18}", value.strip(), re.ASCII):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{key}={value!r} is not a count: give a whole number of at least 1")
+    return value
+
+
+def parse_positive(key: str, value: object, *, unit: str) -> float:
+    """Return a positive finite number (seconds, cores), from a number or a string."""
+    number: float | None = None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+    elif isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+    if number is None or not 0 < number < float("inf"):
+        raise ValueError(f"{key}={value!r} is not a number of {unit} above zero")
+    return number
+
+
+def shown_size(size_bytes: float) -> str:
+    """Write a size for a person: `812 B`, `2.1 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024 or unit == "GiB":
+            break
+        size_bytes /= 1024
+    return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
