@@ -1,0 +1,183 @@
+"""One session folder in the v2 tree, and the groups below it.
+
+Source: the kernel's cgroup-v2.rst ("no internal process constraint", "delegation containment").
+
+    BASE/                   controllers enabled for its children; not ours
+    BASE/SESSION/           given to the owner; holds no process, so controllers can be enabled
+    BASE/SESSION/init/      spawner and inits, no limit
+    BASE/SESSION/NAME/      the commands of one container, with its limits
+
+Commands are put into NAME by clone3(CLONE_INTO_CGROUP), by a caller who may write `cgroup.procs`
+of SESSION and NAME. With the mount option nsdelegate both must lie below the root of the caller's
+control group *namespace*: an init that has one of its own, whose root is `init/`, gets ENOENT.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pytest_rootfs.kernel import cgroups_files as files
+from pytest_rootfs.kernel.cgroups_files import Folder
+from pytest_rootfs.kernel.cgroups_hierarchy import Hierarchy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_rootfs.kernel.cgroups_files import Figures, LimitValue
+
+INIT = "init"
+LEAF = f"{files.PREFIX}leaf"
+_EVACUATION_ROUNDS = 8
+
+
+class V2Hierarchy(Hierarchy):
+    """A session folder in the v2 tree, with the controllers that could be enabled in it."""
+
+    __slots__ = ("_counts_swap",)
+
+    entrance = f"{INIT}/cgroup.procs"
+    given = (
+        "cgroup.procs",
+        "cgroup.subtree_control",
+        "cgroup.threads",
+        INIT,
+        f"{INIT}/cgroup.procs",
+    )
+
+    def set_up(self, controllers: tuple[str, ...]) -> dict[str, str]:
+        """Enable the controllers, and make `init/`, whose `cgroup.procs` costs 10 ms a session."""
+        refused = enable(self.folder, controllers)
+        self.folder.mkdir(INIT)
+        self._counts_swap = self.folder.has(f"{INIT}/memory.swap.max")
+        return refused
+
+    def limit(self, name: str, controller: str, value: LimitValue) -> None:
+        """Change a limit of a group, in use or not; None takes it away."""
+        if controller == "memory":
+            self._limit_memory(name, "max" if value is None else str(int(value)))
+        elif controller == "pids":
+            self.folder.write(f"{name}/pids.max", "max" if value is None else str(int(value)))
+        else:
+            quota = "max" if value is None else str(files.cpu_quota_us(value))
+            self.folder.write(f"{name}/cpu.max", f"{quota} {files.CPU_PERIOD_US}")
+
+    def read(self, name: str, figures: Figures) -> None:
+        """Fill in the figures of a group that the enabled controllers know."""
+        read = self.folder.read
+        stat = files.keyed_in(read(f"{name}/cpu.stat"))
+        if "usage_usec" in stat:  # there without the cpu controller too
+            figures["cpu_s"] = stat["usage_usec"] / 1e6
+        if "throttled_usec" in stat:
+            figures["throttled_s"] = stat["throttled_usec"] / 1e6
+        if "memory" in self.controllers:
+            figures["memory_bytes"] = files.number_in(read(f"{name}/memory.current"))
+            figures["memory_peak_bytes"] = files.number_in(read(f"{name}/memory.peak"))  # 5.19
+            figures["oom_kills"] = files.keyed_in(read(f"{name}/memory.events")).get("oom_kill")
+        if "pids" in self.controllers:
+            figures["pids"] = files.number_in(read(f"{name}/pids.current"))
+            figures["pids_peak"] = files.number_in(read(f"{name}/pids.peak"))  # since 6.5
+            figures["pids_max_hits"] = files.keyed_in(read(f"{name}/pids.events")).get("max")
+        if "io" in self.controllers:
+            self._read_io(name, figures)
+
+    def open_group(self, name: str) -> int:
+        """Return the descriptor for clone3(CLONE_INTO_CGROUP); the caller closes."""
+        return self.folder.open(name, os.O_PATH | os.O_DIRECTORY)
+
+    def is_populated(self, name: str) -> bool:
+        """Tell whether a process is in this folder beside ours, or in a group below it."""
+        return files.keyed_in(self.base.read(f"{name}/cgroup.events")).get("populated") == 1
+
+    def _limit_memory(self, name: str, value: str) -> None:
+        """Memory and swap together are limited, as by v1's memsw; going over kills the group."""
+        self.folder.write(f"{name}/memory.max", value)
+        if self._counts_swap:
+            self.folder.write(f"{name}/memory.swap.max", "max" if value == "max" else "0")
+        self.folder.write(f"{name}/memory.oom.group", "0" if value == "max" else "1")
+
+    def _read_io(self, name: str, figures: Figures) -> None:
+        text = self.folder.read(f"{name}/io.stat")
+        if text is None:
+            return
+        pairs = [word.split("=") for word in text.split() if "=" in word]
+        for key, figure in (("rbytes", "read_bytes"), ("wbytes", "written_bytes")):
+            figures[figure] = sum(int(pair[1]) for pair in pairs if pair[0] == key)
+
+
+def enable(folder: Folder, controllers: tuple[str, ...]) -> dict[str, str]:
+    """Enable controllers for the children of a folder, one at a time; return why some were not."""
+    refused = {}
+    for controller in controllers:
+        try:
+            folder.write("cgroup.subtree_control", f"+{controller}")
+        except OSError as error:
+            refused[controller] = f"{error.filename}: {os.strerror(error.errno or 0)}"
+    return refused
+
+
+def enabled_in(path: str) -> tuple[str, ...]:
+    """Return the controllers that the children of a folder have."""
+    try:
+        return tuple(files.read_text(f"{path}/cgroup.subtree_control").split())
+    except OSError:
+        return ()
+
+
+def available_in(path: str) -> tuple[str, ...]:
+    """Return the controllers that could be enabled for the children of a folder."""
+    try:
+        return tuple(files.read_text(f"{path}/cgroup.controllers").split())
+    except OSError:
+        return ()
+
+
+def is_delegated(path: str) -> bool:
+    """Tell whether systemd has handed this folder to its processes (CGROUP_DELEGATION.md)."""
+    for attribute in ("user.delegate", "trusted.delegate"):
+        try:
+            if os.getxattr(path, attribute) == b"1":
+                return True
+        except OSError:
+            continue  # no such mark, or not for us to read
+    return False
+
+
+def is_tree_root(path: str) -> bool:
+    """Tell whether this is the root of the whole tree, the one folder that may hold both."""
+    return not os.path.exists(f"{path}/cgroup.type")
+
+
+def evacuate(path: str) -> None:
+    """Move the processes of a folder that is ours into a leaf, so that controllers can be enabled.
+
+    Several pytest-xdist workers may do so at once: the leaf has one name, moving is idempotent.
+    Raises EBUSY when processes are left, as those of another pid namespace are.
+    """
+    folder = Folder(path)
+    try:
+        for _ in range(_EVACUATION_ROUNDS):
+            pids = (folder.read("cgroup.procs") or "").split()
+            if not pids:
+                return
+            _make_leaf(folder)
+            for pid in pids:
+                _move(folder, pid)
+        raise OSError(errno.EBUSY, "move all processes out of", path)
+    finally:
+        folder.close()
+
+
+def _make_leaf(folder: Folder) -> None:
+    try:
+        folder.mkdir(LEAF)
+    except OSError as error:
+        if error.errno != errno.EEXIST:  # of an earlier session, or of another worker just now
+            raise
+
+
+def _move(folder: Folder, pid: str) -> None:
+    try:
+        folder.write(f"{LEAF}/cgroup.procs", pid)
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.EINVAL):  # gone meanwhile; another pid namespace
+            raise

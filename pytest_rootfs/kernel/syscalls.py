@@ -1,0 +1,331 @@
+"""Thin wrappers of the Linux system calls that the standard library lacks.
+
+The only file with ctypes. One prototype a call; every failure is an `OSError` whose text names
+the call and its argument. Policy, paths and fallbacks are beyond its scope. Calls from number
+424 on have the same number on every architecture (Linux, scripts/syscall.tbl).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# linux/sched.h
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_PIDFD = 0x00001000
+CLONE_INTO_CGROUP = 0x200000000
+
+# linux/mount.h
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MNT_DETACH = 2
+OPEN_TREE_CLONE = 1
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x00100000
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_SET_FD = 5
+FSCONFIG_CMD_CREATE = 6
+
+# linux/fcntl.h, linux/openat2.h
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+
+_LIBC = ctypes.PyDLL(None, use_errno=True)  # PyDLL: the GIL stays held across clone3, as in os.fork
+_int, _uint, _long, _str = ctypes.c_int, ctypes.c_uint, ctypes.c_long, ctypes.c_char_p
+_ulong, _size, _pointer = ctypes.c_ulong, ctypes.c_size_t, ctypes.c_void_p
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012  ctypes wants a plain list; struct clone_args, linux/sched.h
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012  as above; struct mount_attr, linux/mount.h
+        (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
+    ]
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012  as above; struct open_how, linux/openat2.h
+        (name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")
+    ]
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]  # noqa: RUF012  as above
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012  as above; struct __user_cap_data_struct, linux/capability.h
+        (name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")
+    ]
+
+
+class _Statfs(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_long), ("rest", ctypes.c_long * 15)]  # noqa: RUF012  as above
+
+
+def _function(name: str, *argtypes: object) -> Callable[..., int]:
+    call = _LIBC[name]
+    call.argtypes = argtypes
+    call.restype = _int
+    return call
+
+
+def _syscall(number: int, *argtypes: object) -> Callable[..., int]:
+    call = _LIBC["syscall"]  # subscription makes a new function object, with types of its own
+    call.argtypes = (_long, *argtypes)
+    call.restype = _long
+
+    def numbered(*args: object) -> int:
+        result: int = call(number, *args)
+        return result
+
+    return numbered
+
+
+_mount = _function("mount", _str, _str, _str, _ulong, _str)
+_umount2 = _function("umount2", _str, _int)
+_unshare = _function("unshare", _int)
+_setns = _function("setns", _int, _int)
+_prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
+_pivot_root = _function("pivot_root", _str, _str)
+_sethostname = _function("sethostname", _str, _size)
+_capset = _function("capset", _pointer, _pointer)
+_fstatfs = _function("fstatfs", _int, _pointer)
+_signalfd = _function("signalfd", _int, _str, _int)
+_open_tree = _syscall(428, _int, _str, _uint)
+_move_mount = _syscall(429, _int, _str, _int, _str, _uint)
+_fsopen = _syscall(430, _str, _uint)
+_fsconfig = _syscall(431, _int, _uint, _str, _str, _int)
+_fsmount = _syscall(432, _int, _uint, _uint)
+_clone3 = _syscall(435, _pointer, _size)
+_openat2 = _syscall(437, _int, _str, _pointer, _size)
+_mount_setattr = _syscall(442, _int, _str, _uint, _pointer, _size)
+
+
+def _checked(result: int, call: str, argument: object) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), f"{call} {argument}")
+    return result
+
+
+def _bytes(text: str | bytes | None) -> bytes | None:
+    return os.fsencode(text) if text is not None else None
+
+
+def mount(
+    source: str | bytes | None,
+    target: str | bytes,
+    kind: str | None,
+    flags: int = 0,
+    options: str | None = None,
+) -> None:
+    """Mount, bind, remount or change propagation; mount(2)."""
+    result = _mount(_bytes(source), _bytes(target), _bytes(kind), flags, _bytes(options))
+    _checked(result, "mount", f"{kind or source or flags:} on {target!r}")
+
+
+def umount2(target: str | bytes, flags: int) -> None:
+    """Unmount; umount2(2)."""
+    _checked(_umount2(_bytes(target), flags), "umount2", target)
+
+
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces; unshare(2)."""
+    _checked(_unshare(flags), "unshare", hex(flags))
+
+
+def setns(namespace_fd: int, kind: int) -> None:
+    """Move this thread into a namespace; setns(2)."""
+    _checked(_setns(namespace_fd, kind), "setns", namespace_fd)
+
+
+def prctl(option: int, value: int) -> None:
+    """Change an attribute of this process; prctl(2)."""
+    _checked(_prctl(option, value, 0, 0, 0), "prctl", f"{option} {value}")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Exchange the root of the mount namespace; pivot_root(2)."""
+    _checked(_pivot_root(_bytes(new_root), _bytes(put_old)), "pivot_root", new_root)
+
+
+def sethostname(name: str) -> None:
+    """Set the name in this UTS namespace; sethostname(2)."""
+    _checked(_sethostname(name.encode(), len(name.encode())), "sethostname", name)
+
+
+def filesystem_magic(fd: int) -> int:
+    """Return the magic number of the file system that a descriptor is on; fstatfs(2)."""
+    result = _Statfs()
+    _checked(_fstatfs(fd, ctypes.addressof(result)), "fstatfs", fd)
+    magic: int = result.type
+    return magic & 0xFFFFFFFF
+
+
+def signalfd(signals: int) -> int:
+    """Return a descriptor that is readable while a signal of the mask is pending; signalfd(2).
+
+    Bit N-1 stands for signal N. The signals must be blocked. An inherited descriptor reports the
+    signals of whichever process polls it.
+    """
+    mask = signals.to_bytes(8, "little") + bytes(120)  # sigset_t of glibc and musl: 128 bytes
+    flags = os.O_CLOEXEC | os.O_NONBLOCK  # SFD_CLOEXEC and SFD_NONBLOCK have these values
+    return _checked(_signalfd(-1, mask, flags), "signalfd", hex(signals))
+
+
+def fsopen(kind: str) -> int:
+    """Open a context to make a file system; fsopen(2), Linux 5.2."""
+    return _checked(_fsopen(kind.encode(), 1), "fsopen", kind)  # 1: FSOPEN_CLOEXEC
+
+
+def fsconfig_string(fs_fd: int, key: str, value: str) -> None:
+    """Set an option to a string of at most 255 bytes; fsconfig(2)."""
+    result = _fsconfig(fs_fd, FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0)
+    _checked(result, "fsconfig", f"{key}={value}")
+
+
+def fsconfig_flag(fs_fd: int, key: str) -> None:
+    """Set an option that has no value; fsconfig(2)."""
+    _checked(_fsconfig(fs_fd, FSCONFIG_SET_FLAG, key.encode(), None, 0), "fsconfig", key)
+
+
+def fsconfig_fd(fs_fd: int, key: str, value_fd: int) -> None:
+    """Set an option to a descriptor; fsconfig(2), for overlay layers Linux 6.13."""
+    result = _fsconfig(fs_fd, FSCONFIG_SET_FD, key.encode(), None, value_fd)
+    _checked(result, "fsconfig", f"{key}=fd {value_fd}")
+
+
+def fsconfig_create(fs_fd: int) -> None:
+    """Make the file system that the context describes; fsconfig(2)."""
+    _checked(_fsconfig(fs_fd, FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig", "create")
+
+
+def fsmount(fs_fd: int, attributes: int) -> int:
+    """Return a detached mount of the context's file system; fsmount(2)."""
+    return _checked(_fsmount(fs_fd, 1, attributes), "fsmount", fs_fd)  # 1: FSMOUNT_CLOEXEC
+
+
+def open_tree(fd: int, path: str | bytes, flags: int) -> int:
+    """Open, or with OPEN_TREE_CLONE copy, the mount tree at a path; open_tree(2)."""
+    empty = AT_EMPTY_PATH if not path else 0
+    result = _open_tree(fd, _bytes(path), flags | empty | os.O_CLOEXEC)
+    return _checked(result, "open_tree", path or f"fd {fd}")
+
+
+def move_mount(mount_fd: int, target: str | bytes, *, target_fd: int = AT_FDCWD) -> None:
+    """Attach a detached mount at a path; with an empty path on `target_fd` itself; move_mount(2)."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
+    result = _move_mount(mount_fd, b"", target_fd, _bytes(target), flags)
+    _checked(result, "move_mount", target or f"fd {target_fd}")
+
+
+def mount_setattr(
+    mount_fd: int, path: str, *, attributes: int, recursive: bool, userns_fd: int = 0
+) -> None:
+    """Add attributes to a mount or, recursively, to a mount tree; mount_setattr(2), Linux 5.12."""
+    attr = _MountAttr(attr_set=attributes, userns_fd=userns_fd)
+    flags = (AT_RECURSIVE if recursive else 0) | (AT_EMPTY_PATH if not path else 0)
+    size = ctypes.sizeof(attr)
+    result = _mount_setattr(mount_fd, path.encode(), flags, ctypes.addressof(attr), size)
+    _checked(result, "mount_setattr", path or f"fd {mount_fd}")
+
+
+def openat2(dir_fd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int) -> int:
+    """Open a path with rules for its resolution; openat2(2), Linux 5.6."""
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
+    result = _openat2(dir_fd, _bytes(path), ctypes.addressof(how), ctypes.sizeof(how))
+    return _checked(result, "openat2", path)
+
+
+def clone3(flags: int, *, cgroup_fd: int = 0) -> tuple[int, int]:
+    """Fork into new namespaces; return (pid, pidfd) in the parent, (0, -1) in the child; clone3(2).
+
+    The caller must be single-threaded: handlers of pthread_atfork do not run. The three hooks of
+    the interpreter do; without them a thread started in the child crashes it.
+    """
+    pidfd = ctypes.c_int(-1)
+    args = _CloneArgs(
+        flags=flags | CLONE_PIDFD,
+        pidfd=ctypes.addressof(pidfd),
+        exit_signal=17,  # SIGCHLD
+        cgroup=cgroup_fd,
+    )
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = _clone3(ctypes.addressof(args), ctypes.sizeof(args))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0, -1
+    error = ctypes.get_errno()  # the hook below may change it
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    ctypes.set_errno(error)
+    _checked(pid, "clone3", hex(flags))
+    return pid, pidfd.value
+
+
+def capset(*, effective: int, permitted: int, inheritable: int) -> None:
+    """Set the capability sets of this thread from bit masks; capset(2)."""
+    header = _CapHeader(version=0x20080522, pid=0)  # _LINUX_CAPABILITY_VERSION_3
+    data = (_CapData * 2)(
+        *(
+            _CapData(
+                effective=effective >> shift & 0xFFFFFFFF,
+                permitted=permitted >> shift & 0xFFFFFFFF,
+                inheritable=inheritable >> shift & 0xFFFFFFFF,
+            )
+            for shift in (0, 32)
+        )
+    )
+    result = _capset(ctypes.addressof(header), ctypes.addressof(data))
+    _checked(result, "capset", hex(permitted))
