@@ -1,0 +1,1 @@
+"""Keep images: content-addressed blobs, unpacked layers, tags and the results of build steps."""

@@ -1,0 +1,93 @@
+"""Tell what changed in a writable layer, one record a path; packing is in `packing`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal  # Any: a record as JSON
+
+from pytest_rootfs.store.entries import ROOT
+from pytest_rootfs.store.packing import PackResult, pack
+from pytest_rootfs.store.uppers import FileInfo, FileType, compare
+
+__all__ = ["ChangeRecord", "FileState", "PackResult", "diff", "pack"]
+
+ChangeKind = Literal["added", "modified", "deleted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileState:
+    """A file as it was or is. `size` counts regular files only; `target` is of symbolic links."""
+
+    type: FileType
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRecord:
+    """One changed path, absolute; undecodable bytes of it are surrogates (os.fsdecode).
+
+    `type` is that of `after`, of `before` when deleted. Of a deleted folder only the folder itself
+    is reported, as `docker diff` does.
+    """
+
+    path: str
+    kind: ChangeKind
+    type: FileType
+    before: FileState | None
+    after: FileState | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as JSON types, members as named here."""
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "type": self.type,
+            "before": _as_json(self.before),
+            "after": _as_json(self.after),
+        }
+
+
+def diff(upper_fd: int, base_fd: int, *, hidden: Sequence[bytes] = ()) -> Iterator[ChangeRecord]:
+    """Yield what changed between the image (`base_fd`, -1 if it has no layer) and `upper_fd`.
+
+    A folder counts as modified only when its own mode, owner or attributes changed. `hidden` paths
+    and all below them are left out. In the order of a layer archive, which is not that of paths.
+    """
+    for found in compare(upper_fd, base_fd, hidden=hidden):
+        if found.action == "same":
+            continue
+        before, after = _state(found.base), _state(found.upper)
+        shown = after or before
+        if shown is None:
+            raise AssertionError(f"{found.path!r} differs between nothing and nothing")
+        path = "/" if found.path == ROOT else "/" + os.fsdecode(found.path)
+        yield ChangeRecord(
+            path=path, kind=found.action, type=shown.type, before=before, after=after
+        )
+
+
+def _state(info: FileInfo | None) -> FileState | None:
+    if info is None:
+        return None
+    return FileState(
+        type=info.type,
+        mode=info.mode,
+        uid=info.stat.st_uid,
+        gid=info.stat.st_gid,
+        size=info.stat.st_size if info.type == "file" else 0,
+        mtime_ns=info.stat.st_mtime_ns,
+        target=os.fsdecode(info.target) if info.type == "symlink" else None,
+    )
+
+
+def _as_json(state: FileState | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    return {name: getattr(state, name) for name in FileState.__dataclass_fields__}

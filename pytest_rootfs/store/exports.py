@@ -1,0 +1,186 @@
+"""Write an image of the store to a file or folder that other tools read.
+
+`oci` is an OCI image layout in a tar archive (skopeo `oci-archive:`), `docker` what `docker save`
+writes (`docker-archive:`, `docker load`), `dir` an OCI image layout as a folder (`oci:`). The
+result depends on the image and its name only, and appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from pytest_rootfs.errors import ImageError, LayerCorrupt
+from pytest_rootfs.settings import SOURCE_DATE_EPOCH
+from pytest_rootfs.store.blobs import CHUNK_BYTES, Descriptor
+from pytest_rootfs.store.digests import hex_of
+from pytest_rootfs.store.documents import canonical_json
+from pytest_rootfs.store.entries import Entry
+from pytest_rootfs.store.manifests import StoredImage, read_image
+from pytest_rootfs.store.media_types import INDEX_TYPE, MANIFEST_TYPE, REF_NAME
+from pytest_rootfs.store.opening import LAYOUT
+from pytest_rootfs.store.store import Store
+from pytest_rootfs.store.tar_writer import TarWriter
+from pytest_rootfs.store.trees import remove_tree
+
+Format = Literal["oci", "docker", "dir"]
+
+_HOST = re.compile(r"[a-z0-9.-]+:\d+", re.ASCII)
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+
+
+def export(
+    store: Store,
+    manifest_digest: str,
+    path: Path,
+    *,
+    format: Format = "oci",  # noqa: A002  the public name
+    name: str = "",
+) -> None:
+    """Write the image `manifest_digest` to `path`; every blob is verified on the way.
+
+    A file is replaced; a folder (`dir`) must be missing or empty. Raises ImageError when `path`
+    cannot be written, LayerCorrupt for a damaged blob.
+    """
+    image = read_image(store, manifest_digest)
+    writers: dict[Format, Callable[[Store, StoredImage, Path, str], None]] = {
+        "oci": _write_oci_archive,
+        "docker": _write_docker_archive,
+        "dir": _write_folder,
+    }
+    if format not in writers:
+        raise ValueError(f"format={format!r} is not one of {', '.join(map(repr, writers))}")
+    written = path.parent / f".{path.name[:200]}.{os.urandom(4).hex()}"
+    try:
+        try:
+            writers[format](store, image, written, name)
+            os.rename(written, path)
+        except BaseException:
+            remove_tree(written)
+            raise
+    except OSError as error:
+        raise ImageError(
+            f"cannot export image {manifest_digest} to {path}: {error.strerror}"
+        ) from error
+
+
+def _write_oci_archive(store: Store, image: StoredImage, path: Path, name: str) -> None:
+    with path.open("wb") as file:
+        archive = _Archive(file)
+        archive.add_folder("blobs")
+        archive.add_folder("blobs/sha256")
+        for blob in _blobs(store, image):
+            archive.add_blob(f"blobs/sha256/{hex_of(blob.digest)}", store, blob)
+        archive.add_file("index.json", _index(store, image, name))
+        archive.add_file("oci-layout", LAYOUT)
+        archive.close()
+
+
+def _write_docker_archive(store: Store, image: StoredImage, path: Path, name: str) -> None:
+    config = f"{hex_of(image.config_blob.digest)}.json"
+    manifest = {
+        "Config": config,
+        "Layers": [f"{hex_of(layer.digest)}.tar" for layer in image.layers],
+        "RepoTags": [docker_name(name)] if name else [],
+    }
+    with path.open("wb") as file:
+        archive = _Archive(file)
+        archive.add_file("manifest.json", canonical_json([manifest]))
+        archive.add_blob(config, store, image.config_blob)
+        for layer in _without_repeats(image.layers):
+            archive.add_blob(f"{hex_of(layer.digest)}.tar", store, layer)
+        archive.close()
+
+
+def _write_folder(store: Store, image: StoredImage, path: Path, name: str) -> None:
+    (path / "blobs" / "sha256").mkdir(parents=True)
+    for blob in _blobs(store, image):
+        with (path / "blobs" / "sha256" / hex_of(blob.digest)).open("wb") as file:
+            for chunk in _verified(store, blob):
+                file.write(chunk)
+    (path / "index.json").write_bytes(_index(store, image, name))
+    (path / "oci-layout").write_bytes(LAYOUT)
+
+
+class _Archive:
+    """A tar archive whose every entry looks the same but for name and content."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._tar = TarWriter(file.write)
+        self.close = self._tar.close
+
+    def add_folder(self, name: str) -> None:
+        entry = Entry(name=name.encode(), kind="dir", mode=0o755, mtime=SOURCE_DATE_EPOCH)
+        self._tar.add(entry)
+
+    def add_file(self, name: str, content: bytes) -> None:
+        self._add(name, len(content), iter([content]))
+
+    def add_blob(self, name: str, store: Store, blob: Descriptor) -> None:
+        self._add(name, blob.size, _verified(store, blob))
+
+    def _add(self, name: str, size: int, content: Iterator[bytes]) -> None:
+        entry = Entry(
+            name=name.encode(), kind="file", mode=0o644, size=size, mtime=SOURCE_DATE_EPOCH
+        )
+        self._tar.add(entry, content)
+
+
+def _blobs(store: Store, image: StoredImage) -> list[Descriptor]:
+    """Return every blob of an image once, in the order of digests."""
+    blobs = _without_repeats((_manifest(store, image), image.config_blob, *image.layers))
+    return sorted(blobs, key=lambda blob: blob.digest)
+
+
+def _without_repeats(blobs: tuple[Descriptor, ...]) -> list[Descriptor]:
+    return list({blob.digest: blob for blob in blobs}.values())
+
+
+def _manifest(store: Store, image: StoredImage) -> Descriptor:
+    size = store.blobs.size(image.digest)
+    return Descriptor(digest=image.digest, size=size, media_type=MANIFEST_TYPE)
+
+
+def _index(store: Store, image: StoredImage, name: str) -> bytes:
+    manifest = _manifest(store, image).as_json()
+    if name:
+        manifest["annotations"] = {REF_NAME: name}
+    return canonical_json({"manifests": [manifest], "mediaType": INDEX_TYPE, "schemaVersion": 2})
+
+
+def _verified(store: Store, blob: Descriptor) -> Iterator[bytes]:
+    """Yield a blob's content; raise at its end unless it was what the digest says."""
+    digest = hashlib.sha256()
+    size = 0
+    with store.blobs.open(blob.digest) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            if size > blob.size:
+                break
+            yield chunk
+    if size != blob.size or digest.hexdigest() != hex_of(blob.digest):
+        raise LayerCorrupt(
+            f"blob {blob.digest} is damaged",
+            hint=f"delete {store.blobs.path(blob.digest)} and build or import the image again",
+        )
+
+
+def docker_name(name: str) -> str:
+    """Return a name as `docker tag` accepts it: lower case, `-` for what it refuses, a tag."""
+    folder, _, last = name.rpartition("/")
+    repository, _, tag = last.partition(":")
+    host, _, rest = folder.partition("/")
+    parts = [host] if _HOST.fullmatch(host) else [_component(host)]
+    parts += [_component(part) for part in (*rest.split("/"), repository)]
+    full = "/".join(part for part in parts if part) or "image"
+    return f"{full}:{tag if _TAG.fullmatch(tag) else 'latest'}"
+
+
+def _component(text: str) -> str:
+    text = re.sub(r"[^a-z0-9._-]+", "-", text.lower())
+    return re.sub(r"([._-])[._-]*", r"\1", text).strip("._-")

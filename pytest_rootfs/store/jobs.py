@@ -1,0 +1,113 @@
+"""Run the store's work on foreign file owners, inside a job process.
+
+A job is forked by the warden and has entered the user namespace of the containers, with all
+capabilities there, and a mount namespace of its own. Its arguments come as JSON and as
+descriptors; its result is a small JSON object. Nothing here trusts what is in a layer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any  # arguments and results are JSON
+
+from pytest_rootfs.store.changes import diff, pack
+from pytest_rootfs.store.layers import unpack
+from pytest_rootfs.store.lookups import find
+from pytest_rootfs.store.trees import remove_tree_at
+
+Arguments = dict[str, Any]
+_OPEN_FILES = 65536
+
+
+def unpack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Unpack an archive: `{"squash_ids": bool}`, [tar, target] → UnpackResult's fields.
+
+    The target, an empty folder, becomes the root of this process first.
+    """
+    from pytest_rootfs.kernel import mounts  # noqa: PLC0415  the store itself has no ctypes
+
+    tar_fd, target_fd = fds
+    mounts.pivot_into(target_fd)
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with os.fdopen(tar_fd, "rb", closefd=False) as tar:
+        result = unpack(tar, root_fd, squash_ids=bool(args.get("squash_ids", False)))
+    os.close(root_fd)
+    return asdict(result)
+
+
+def diff_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Compare: `{"hidden": [path…]}`, [out, upper, *layers topmost first] → `{"changes": count}`.
+
+    Writes one ChangeRecord a line to `out`.
+    """
+    out_fd, upper_fd, *layer_fds = fds
+    _allow_many_files()
+    count = 0
+    base_fd = _base_view(layer_fds)
+    with os.fdopen(out_fd, "w", encoding="ascii", closefd=False) as out:
+        for record in diff(upper_fd, base_fd, hidden=_hidden(args)):
+            out.write(json.dumps(record.as_json()) + "\n")
+            count += 1
+    return {"changes": count}
+
+
+def pack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Pack: `{"hidden": [path…], "clamp_mtime": int | None}`, [out, upper, *layers topmost first].
+
+    Returns PackResult's fields.
+    """
+    out_fd, upper_fd, *layer_fds = fds
+    _allow_many_files()
+    base_fd = _base_view(layer_fds)
+    with os.fdopen(out_fd, "wb", buffering=1 << 18, closefd=False) as out:
+        result = pack(
+            upper_fd, base_fd, out, hidden=_hidden(args), clamp_mtime=args.get("clamp_mtime")
+        )
+    return asdict(result)
+
+
+def remove_tree(args: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Remove a tree: `{"name": str}`, [folder that holds it] → `{}`. Gone already is success."""
+    remove_tree_at(fds[0], os.fsencode(str(args["name"])))
+    return {}
+
+
+def open_view(args: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Read a path of merged layers: `{"path": str}`, [out, *layers topmost first].
+
+    Links are resolved inside the view. Returns `{"type": None}` for a missing path, else `type`,
+    `mode`, `uid`, `gid`, `size`, `mtime_ns` and `path`, the resolved one. A file's content, or the
+    names in a folder as JSON (one object a line: `name`, `type`, `mode`, `uid`, `gid`, `size`,
+    `mtime_ns`, `target`), is written to `out`.
+    """
+    out_fd, *layer_fds = fds
+    with ExitStack() as opened, os.fdopen(out_fd, "wb", closefd=False) as out:
+        found = find(_base_view(layer_fds), os.fsencode(str(args["path"])), opened)
+        if found is None:
+            return {"type": None}
+        for chunk in found.content():
+            out.write(chunk)
+        return found.as_json()
+
+
+def _base_view(layer_fds: Sequence[int]) -> int:
+    """Return the merged view of layers, -1 for none (the image `scratch`)."""
+    from pytest_rootfs.kernel import mounts  # noqa: PLC0415  the store itself has no ctypes
+
+    return mounts.overlay_view(layer_fds) if layer_fds else -1
+
+
+def _hidden(args: Arguments) -> list[bytes]:
+    return [os.fsencode(str(path)) for path in args.get("hidden", ())]
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files: comparing opens two a level, and paths have 2048 levels."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

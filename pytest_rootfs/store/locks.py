@@ -1,0 +1,125 @@
+"""Hold flock(2) locks in files and folders that somebody may remove under us.
+
+A lock lives as long as its open file description: it ends with its process, however that dies.
+A lock that was taken counts only if the name still leads to the locked inode; otherwise a
+collector was faster, and the lock is taken again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+Waiting = Callable[[str], None]
+
+_LABEL_BYTES = 200
+
+
+@contextmanager
+def locked(
+    path: Path, *, shared: bool = False, label: str = "", waiting: Waiting | None = None
+) -> Iterator[None]:
+    """Hold the lock file `path` (created if missing); `waiting` is told once who has it.
+
+    Not re-entrant: a second `locked` of the same name in one thread waits for itself.
+    """
+    fd = acquire(path, shared=shared, label=label, waiting=waiting)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def acquire(
+    path: Path, *, shared: bool = False, label: str = "", waiting: Waiting | None = None
+) -> int:
+    """Lock `path` and return the descriptor that holds the lock; an exclusive holder signs it."""
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            _flock(fd, mode, waiting)
+            if leads_to(path, fd):
+                if not shared:
+                    _sign(fd, label)
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def try_exclusive(fd: int) -> bool:
+    """Lock an open file or folder without waiting; False when somebody else has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def leads_to(path: Path, fd: int) -> bool:
+    """Tell whether the name `path` is still the file that `fd` has open."""
+    try:
+        named = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(fd))
+
+
+def claim_file(folder: Path) -> tuple[Path, int]:
+    """Create an empty, locked file with a fresh name; return its path and descriptor."""
+    while True:
+        path = folder / fresh_name()
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if _is_ours(path, fd):
+            return path, fd
+
+
+def claim_folder(folder: Path) -> tuple[Path, int]:
+    """Create an empty, locked folder with a fresh name; return its path and descriptor."""
+    while True:
+        path = folder / fresh_name()
+        path.mkdir(mode=0o700)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        if _is_ours(path, fd):
+            return path, fd
+
+
+def fresh_name() -> str:
+    """Return a name that nobody has used: 16 hexadecimal digits."""
+    return os.urandom(8).hex()
+
+
+def _is_ours(path: Path, fd: int) -> bool:
+    """Lock what was just created, unless a collector locked or removed it in between."""
+    if try_exclusive(fd) and leads_to(path, fd):
+        return True
+    os.close(fd)
+    return False
+
+
+def _flock(fd: int, mode: int, waiting: Waiting | None) -> None:
+    try:
+        fcntl.flock(fd, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if waiting is not None:
+            waiting(_holder(fd))
+        fcntl.flock(fd, mode)
+
+
+def _holder(fd: int) -> str:
+    return os.pread(fd, _LABEL_BYTES, 0).decode(errors="replace").strip() or "another process"
+
+
+def _sign(fd: int, label: str) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    text = f"pid {os.getpid()}" + (f" ({worker})" if worker else "") + (f": {label}" * bool(label))
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, text.encode()[:_LABEL_BYTES], 0)

@@ -1,0 +1,26 @@
+"""Read, write and export OCI images: the one import for all three."""
+
+from __future__ import annotations
+
+from pytest_rootfs.store.exports import Format, export
+from pytest_rootfs.store.manifests import (
+    StoredImage,
+    history_entry,
+    platform,
+    read_image,
+    write_image,
+)
+from pytest_rootfs.store.media_types import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE
+
+__all__ = [
+    "CONFIG_TYPE",
+    "LAYER_TYPE",
+    "MANIFEST_TYPE",
+    "Format",
+    "StoredImage",
+    "export",
+    "history_entry",
+    "platform",
+    "read_image",
+    "write_image",
+]

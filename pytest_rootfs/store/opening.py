@@ -1,0 +1,72 @@
+"""Create a store's folder, or check that a folder is a store of ours."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pytest_rootfs.errors import HostUnsupported
+from pytest_rootfs.store import probes
+from pytest_rootfs.store.documents import write_atomically
+
+FOLDERS = ("blobs/sha256", "layers", "cache", "refs", "failures", "leases", "locks", "tmp", "trash")
+EMPTY_INDEX = (
+    b'{"manifests":[],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}'
+)
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_LAYOUT_FILE = "oci-layout"
+_PROBED_FILE = ".probed"
+
+
+def prepare(root: Path) -> None:
+    """Make `root` a store; idempotent, safe against others that do the same."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _refuse_foreign(root)
+    if os.stat(root).st_mode & 0o777 != 0o700:
+        os.chmod(root, 0o700)
+    if not (root / _LAYOUT_FILE).exists():
+        write_atomically(root / _LAYOUT_FILE, LAYOUT, tmp=root)
+    for folder in FOLDERS:
+        (root / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (root / "index.json").exists():
+        _create(root / "index.json", EMPTY_INDEX)
+    _probe_once(root)
+
+
+def _refuse_foreign(root: Path) -> None:
+    owner = os.stat(root).st_uid
+    if owner != os.geteuid():
+        raise HostUnsupported(
+            f"the store {root} belongs to user {owner}, and this is user {os.geteuid()}",
+            hint="use a store of your own with --rootfs-store DIR",
+        )
+    # A store that another process is creating this moment may show only its temporary file.
+    names = {name for name in os.listdir(root) if not name.startswith(".tmp-")}
+    if names and _LAYOUT_FILE not in names:
+        raise HostUnsupported(
+            f"{root} is not empty and is not a store of pytest-rootfs",
+            hint="name an empty or a new folder with --rootfs-store DIR",
+        )
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Write a file that nobody else has written yet; a faster one wins."""
+    written = path.with_name(f".tmp-{os.urandom(8).hex()}")
+    written.write_bytes(content)
+    try:
+        os.link(written, path)
+    except FileExistsError:
+        return
+    finally:
+        written.unlink()
+
+
+def _probe_once(root: Path) -> None:
+    """Probe the file system, unless this kernel found this one good before."""
+    found = f"{os.stat(root).st_dev} {os.uname().release}"
+    marker = root / _PROBED_FILE
+    if marker.exists() and marker.read_text() == found:
+        return
+    probes.probe(root / "tmp")
+    write_atomically(marker, found.encode(), tmp=root / "tmp")

@@ -1,0 +1,92 @@
+"""Find out by trying whether a folder's file system can hold unpacked layers."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from pytest_rootfs.errors import HostUnsupported
+from pytest_rootfs.store.trees import remove_tree
+
+HINT = "choose a folder on a local disk (ext4, xfs, btrfs) with --rootfs-store DIR"
+
+
+def probe(folder: Path) -> None:
+    """Try everything that layers need in `folder`; raise HostUnsupported at the first refusal."""
+    trials: dict[str, Callable[[Path], None]] = {
+        "file locks": _try_lock,
+        "hard links": _try_hard_link,
+        "symbolic links": _try_symbolic_link,
+        "names that differ by case": _try_case,
+        "named pipes": _try_pipe,
+        "whiteouts (character device 0:0)": _try_whiteout,
+        "extended attributes user.*": _try_attribute,
+        "renaming a folder": _try_rename,
+    }
+    base = folder / f"probe-{os.urandom(8).hex()}"
+    base.mkdir()
+    try:
+        for name, trial in trials.items():
+            try:
+                trial(base)
+            except OSError as error:
+                raise HostUnsupported(
+                    f"the store cannot be in {folder.parent}: its file system refuses {name}",
+                    detail=str(error),
+                    hint=HINT,
+                ) from error
+    finally:
+        remove_tree(base)
+
+
+def _try_lock(base: Path) -> None:
+    with (base / "lock").open("w") as first, (base / "lock").open("w") as second:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+    raise OSError("two owners hold one lock")
+
+
+def _try_hard_link(base: Path) -> None:
+    (base / "one").touch()
+    os.link(base / "one", base / "two")
+    if os.stat(base / "two").st_nlink != 2:
+        raise OSError("a file with two names counts only one")
+
+
+def _try_symbolic_link(base: Path) -> None:
+    os.symlink("nowhere", base / "symlink")
+
+
+def _try_case(base: Path) -> None:
+    (base / "case").touch()
+    if (base / "CASE").exists():
+        raise OSError("upper and lower case are the same")
+
+
+def _try_pipe(base: Path) -> None:
+    os.mkfifo(base / "pipe")
+
+
+def _try_whiteout(base: Path) -> None:
+    # Needs no privilege since Linux 5.8 (vfs_mknod, WHITEOUT_DEV).
+    os.mknod(base / "whiteout", stat.S_IFCHR, 0)
+
+
+def _try_attribute(base: Path) -> None:
+    folder = base / "attribute"
+    folder.mkdir()
+    os.setxattr(folder, "user.overlay.opaque", b"y")
+    if os.getxattr(folder, "user.overlay.opaque") != b"y":
+        raise OSError("an attribute reads back differently")
+
+
+def _try_rename(base: Path) -> None:
+    (base / "from").mkdir()
+    (base / "from" / "file").touch()
+    os.rename(base / "from", base / "to")

@@ -1,0 +1,155 @@
+"""Open a store: one folder that many pytest processes share, and its parts.
+
+    oci-layout  index.json  blobs/sha256/…     a valid OCI image layout
+    layers/<idmap>/<hex>/fs + meta.json        unpacked layers, immutable
+    cache/  refs/  failures/  leases/  locks/  tmp/  trash/
+
+A name under `blobs/` or `layers/` is complete. Everything is made in `tmp/` and renamed; the loser
+of a race drops its copy and succeeds; readers take no lock. What an open store has asked for or
+made is never collected until it is closed (a lease). Mode 0700, one owner.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, final  # Any: decoded JSON only
+
+from pytest_rootfs.errors import HostUnsupported, LayerCorrupt
+from pytest_rootfs.store import opening, probes
+from pytest_rootfs.store.blobs import Blobs
+from pytest_rootfs.store.caches import StepCache
+from pytest_rootfs.store.digests import hex_of
+from pytest_rootfs.store.leases import Lease
+from pytest_rootfs.store.locks import Waiting, locked
+from pytest_rootfs.store.refs import Refs
+from pytest_rootfs.store.staged import FOLDER_FLAGS, Owner, StagedLayer, boot_id, give, layer_rel
+
+_IDMAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+
+
+@final
+class Store:
+    """An open store. Safe between threads and processes; close it to let its lease go."""
+
+    def __init__(self, root: Path) -> None:
+        """Use `Store.open`, which also creates and checks the folder."""
+        self.root = root
+        self._gc_lock = root / "locks" / "gc.lock"
+        self._own_lease: Lease | None = None
+        self._trusted: set[tuple[str, str]] = set()
+        self.blobs = Blobs(root / "blobs" / "sha256", root / "tmp", hold=self.hold)
+        self.cache = StepCache(root / "cache", root / "tmp", hold=self.hold)
+        self.refs = Refs(root, self.blobs, hold=self.hold)
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """Open the store at `root`, creating it (0700) if missing.
+
+        Raises HostUnsupported when the folder is somebody else's, holds something else, or is on
+        a file system that cannot keep layers (tried once, then remembered).
+        """
+        root = root.absolute()
+        try:
+            opening.prepare(root)
+        except OSError as error:
+            raise HostUnsupported(
+                f"the store cannot be in {root}", detail=str(error), hint=probes.HINT
+            ) from error
+        return cls(root)
+
+    def __enter__(self) -> Store:
+        """Close on exit."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what this store held; idempotent. It may be used again, and holds anew."""
+        lease, self._own_lease = self._own_lease, None
+        self._trusted.clear()
+        if lease is not None:
+            lease.close()
+
+    @property
+    def failures_dir(self) -> Path:
+        """The folder of kept failures; digests named in `*/failure.json` are never collected."""
+        return self.root / "failures"
+
+    def lock(self, name: str, *, waiting: Waiting | None = None) -> AbstractContextManager[None]:
+        """Hold the lock `name` (`layer-<hex>`, `step-<key>`) for a `with` block.
+
+        One holder at a time over all threads, processes and sessions. `waiting` is called once,
+        with who holds it (`pid 123 (gw3): step-…`), before this waits. Check again whether the
+        work is still to be done after it is held. Not re-entrant.
+        """
+        file = re.sub(r"[^A-Za-z0-9._-]", "-", name)[:200]
+        return locked(self.root / "locks" / f"{file}.lock", label=name, waiting=waiting)
+
+    def lease(self) -> Lease:
+        """Return a new lease: what it holds is not collected until it is closed or we die."""
+        return Lease(self.root / "leases", self._gc_lock)
+
+    def hold(self, *digests: str) -> None:
+        """Keep digests, and all that their manifests name, until this store is closed."""
+        if self._own_lease is None:
+            self._own_lease = self.lease()
+        self._own_lease.hold(*digests)
+
+    def layers_fd(self, idmap: str, owner: Owner) -> int:
+        """Return a descriptor of `layers/<idmap>/`, created and given to `owner` if needed.
+
+        A layer's files are below it in `layer_rel(diff_id)`. The caller closes the descriptor.
+        """
+        folder = self._layers(idmap)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder_fd = os.open(folder, FOLDER_FLAGS)
+        give(folder_fd, owner)
+        return folder_fd
+
+    def has_layer(self, idmap: str, diff_id: str) -> bool:
+        """Tell whether a layer is unpacked; from now on it stays as long as the store is open.
+
+        One that was unpacked before the machine last started is not trusted until it was synced.
+        """
+        if (idmap, diff_id) in self._trusted:
+            return True
+        self.hold(diff_id)
+        try:
+            meta = self.layer_meta(idmap, diff_id)
+        except LayerCorrupt:
+            return False
+        if not (meta.get("synced") or meta.get("boot_id") == boot_id()):
+            return False
+        self._trusted.add((idmap, diff_id))
+        return True
+
+    def layer_meta(self, idmap: str, diff_id: str) -> dict[str, Any]:
+        """Return what was recorded of an unpacked layer (`UnpackResult`'s fields, `boot_id`)."""
+        path = self._layers(idmap) / hex_of(diff_id) / "meta.json"
+        try:
+            meta = json.loads(path.read_bytes())
+        except (FileNotFoundError, ValueError) as error:
+            raise LayerCorrupt(f"layer {diff_id} is not unpacked for {idmap}") from error
+        return dict(meta)
+
+    def open_layer(self, idmap: str, diff_id: str) -> int:
+        """Return a descriptor of a layer's root folder; the caller closes it."""
+        try:
+            return os.open(self._layers(idmap) / layer_rel(diff_id), FOLDER_FLAGS)
+        except FileNotFoundError as error:
+            raise LayerCorrupt(f"layer {diff_id} is not unpacked for {idmap}") from error
+
+    def stage_layer(self, idmap: str, owner: Owner) -> StagedLayer:
+        """Begin an unpacked layer: an empty folder that `owner` may fill through `.fd`."""
+        os.close(self.layers_fd(idmap, owner))
+        return StagedLayer(self.root, self._layers(idmap), owner, hold=self.hold)
+
+    def _layers(self, idmap: str) -> Path:
+        if _IDMAP.fullmatch(idmap) is None:
+            raise ValueError(f"{idmap!r} cannot name an id map")
+        return self.root / "layers" / idmap

@@ -1,0 +1,306 @@
+"""Compare the writable layer of an overlay with the image layers below it.
+
+The writable ("upper") folder is read raw, as overlayfs leaves it on disk; the image is the merged
+view of its layers, without the init layer. The order is that of a layer archive: a folder, the
+names deleted in it, then everything else in it, in byte order, depth first. Rules: BuildKit's
+`overlay.Changes` and continuity's `sameDirent`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.store import attributes
+from pytest_rootfs.store.entries import ROOT, normalised, rejected, shown
+from pytest_rootfs.store.folders import FLAGS
+
+Action = Literal["added", "modified", "deleted", "same"]
+FileType = Literal["file", "dir", "symlink", "char", "block", "fifo", "socket"]
+
+CHUNK_BYTES = 1 << 18
+WHITEOUT_DEVICE = os.makedev(0, 0)
+
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_TYPES: dict[int, FileType] = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """One file of one side. `private` holds overlayfs' own attributes, without their prefix."""
+
+    type: FileType
+    stat: os.stat_result
+    target: bytes = b""
+    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    private: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> int:
+        """Permission bits, with setuid, setgid and sticky."""
+        return stat.S_IMODE(self.stat.st_mode)
+
+    @property
+    def is_whiteout(self) -> bool:
+        """Whether overlayfs reads this as "deleted": the device 0:0, or its attribute."""
+        if self.type == "char":
+            return self.stat.st_rdev == WHITEOUT_DEVICE
+        return self.type == "file" and self.stat.st_size == 0 and b"whiteout" in self.private
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What became of one path (relative; the root is `b"."`).
+
+    "same" is reported of folders, which may be parents of differences, and of files with more
+    than one name in the upper folder: only linking a file brings it there with two.
+    `parent_fd` is the upper folder that holds it, until the next difference is asked for.
+    """
+
+    path: bytes
+    action: Action
+    upper: FileInfo | None
+    base: FileInfo | None
+    parent_fd: int
+
+    @property
+    def name(self) -> bytes:
+        """The last part of the path."""
+        return self.path.rpartition(b"/")[2]
+
+
+def compare(upper_fd: int, base_fd: int, *, hidden: Sequence[bytes]) -> Iterator[Difference]:
+    """Yield what differs between an upper folder and its base (-1: an image without layers).
+
+    `hidden` paths, and all below them, do not exist for the comparison. Raises ArchiveRejected
+    for an upper folder that this reads wrongly: one mounted with redirect_dir or metacopy on.
+    """
+    comparison = _Comparison(frozenset(normalised(path) for path in hidden))
+    yield from comparison.run(upper_fd, base_fd)
+
+
+def inspect(parent_fd: int, name: bytes) -> FileInfo | None:
+    """Return what is under a name in an open folder, following nothing; None if nothing is."""
+    try:
+        found = os.lstat(name, dir_fd=parent_fd)
+    except FileNotFoundError:
+        return None
+    kind = _TYPES[stat.S_IFMT(found.st_mode)]
+    if kind == "symlink":
+        target = os.readlink(name, dir_fd=parent_fd)
+        return FileInfo(type=kind, stat=found, target=target)
+    if kind not in ("file", "dir"):
+        return FileInfo(type=kind, stat=found)
+    fd = os.open(name, FLAGS if kind == "dir" else _FILE_FLAGS, dir_fd=parent_fd)
+    try:
+        return inspect_open(fd)
+    finally:
+        os.close(fd)
+
+
+def inspect_open(fd: int) -> FileInfo:
+    """Return what an open file or folder is."""
+    found = os.fstat(fd)
+    kept, private = attributes.read_all(fd)
+    kind = _TYPES[stat.S_IFMT(found.st_mode)]
+    return FileInfo(type=kind, stat=found, xattrs=kept, private=private)
+
+
+def read_chunks(parent_fd: int, name: bytes, expected: os.stat_result) -> Iterator[bytes]:
+    """Yield a file's content; refuse it when it is not the file, or changes meanwhile."""
+    fd = os.open(name, _FILE_FLAGS, dir_fd=parent_fd)
+    try:
+        _refuse_changed(fd, name, expected)
+        while chunk := os.read(fd, CHUNK_BYTES):
+            yield chunk
+        _refuse_changed(fd, name, expected)
+    finally:
+        os.close(fd)
+
+
+def _refuse_changed(fd: int, name: bytes, expected: os.stat_result) -> None:
+    found = os.fstat(fd)
+    seen, now = (
+        (each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in (expected, found)
+    )
+    if seen != now:
+        raise ArchiveRejected(f"{shown(name)} changed while it was read")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Frame:
+    """A folder that is being compared."""
+
+    path: bytes
+    upper_fd: int
+    base_fd: int
+    names: Iterator[tuple[bytes, FileInfo]]
+
+    def close(self) -> None:
+        for fd in (self.upper_fd, self.base_fd):
+            if fd >= 0:
+                os.close(fd)
+
+    def join(self, name: bytes) -> bytes:
+        return name if self.path == ROOT else self.path + b"/" + name
+
+
+class _Comparison:
+    def __init__(self, hidden: frozenset[bytes]) -> None:
+        self._hidden = hidden
+        self._stack: list[_Frame] = []
+
+    def run(self, upper_fd: int, base_fd: int) -> Iterator[Difference]:
+        try:
+            yield from self._enter(ROOT, ROOT, upper_fd, base_fd)
+            while self._stack:
+                frame = self._stack[-1]
+                for name, upper in frame.names:
+                    yield from self._visit(frame, name, upper)
+                    if self._stack[-1] is not frame:
+                        break
+                else:
+                    self._stack.pop().close()
+        finally:
+            while self._stack:
+                self._stack.pop().close()
+
+    def _visit(self, frame: _Frame, name: bytes, upper: FileInfo) -> Iterator[Difference]:
+        path = frame.join(name)
+        if upper.type == "dir":
+            yield from self._enter(path, name, frame.upper_fd, frame.base_fd)
+            return
+        _refuse_foreign(path, upper)
+        base = _base_info(frame.base_fd, name)
+        action = _action(frame, name, upper, base)
+        if action != "same" or upper.stat.st_nlink > 1:
+            yield Difference(
+                path=path, action=action, upper=upper, base=base, parent_fd=frame.upper_fd
+            )
+
+    def _enter(
+        self, path: bytes, name: bytes, upper_parent: int, base_parent: int
+    ) -> Iterator[Difference]:
+        """Report a folder and what was deleted in it, and go on inside."""
+        base = _base_info(base_parent, name)
+        frame = _Frame(path=path, upper_fd=-1, base_fd=-1, names=iter(()))
+        self._stack.append(frame)
+        frame.upper_fd = os.open(name, FLAGS, dir_fd=upper_parent)
+        if base is not None and base.type == "dir":
+            frame.base_fd = os.open(name, FLAGS, dir_fd=base_parent)
+        upper = inspect_open(frame.upper_fd)
+        _refuse_foreign(path, upper)
+        action: Action = "added" if base is None else "modified"
+        if base is not None and _is_same_inode(upper, base):
+            action = "same"
+        yield Difference(path=path, action=action, upper=upper, base=base, parent_fd=upper_parent)
+        present, deleted = self._listing(frame, is_opaque=upper.private.get(b"opaque") == b"y")
+        for each in deleted:
+            gone = _base_info(frame.base_fd, each)
+            if gone is not None:
+                yield Difference(
+                    path=frame.join(each),
+                    action="deleted",
+                    upper=None,
+                    base=gone,
+                    parent_fd=frame.upper_fd,
+                )
+        frame.names = iter(present)
+
+    def _listing(
+        self, frame: _Frame, *, is_opaque: bool
+    ) -> tuple[list[tuple[bytes, FileInfo]], list[bytes]]:
+        """Return a folder's files and the names that are deleted in it, both in byte order."""
+        present: list[tuple[bytes, FileInfo]] = []
+        deleted: set[bytes] = set()
+        if is_opaque and frame.base_fd >= 0:
+            deleted.update(self._names(frame, frame.base_fd))
+        for name in self._names(frame, frame.upper_fd):
+            info = inspect(frame.upper_fd, name)
+            if info is None or info.is_whiteout:
+                deleted.add(name)
+            else:
+                deleted.discard(name)
+                present.append((name, info))
+        return present, sorted(deleted)
+
+    def _names(self, frame: _Frame, fd: int) -> list[bytes]:
+        names = sorted(os.fsencode(name) for name in os.listdir(fd))
+        return [name for name in names if frame.join(name) not in self._hidden]
+
+
+def _base_info(base_fd: int, name: bytes) -> FileInfo | None:
+    if base_fd < 0:
+        return None
+    found = inspect(base_fd, name)
+    # A single layer is not merged with anything, so its own whiteouts are still visible.
+    return None if found is None or found.is_whiteout else found
+
+
+def _action(frame: _Frame, name: bytes, upper: FileInfo, base: FileInfo | None) -> Action:
+    if base is None:
+        return "added"
+    if not _is_same_inode(upper, base) or upper.target != base.target:
+        return "modified"
+    if upper.stat.st_mtime_ns != base.stat.st_mtime_ns:
+        return "modified"
+    if upper.type != "file":
+        return "same"
+    if upper.stat.st_size != base.stat.st_size:
+        return "modified"
+    # Layers hold whole seconds: an equal time then proves nothing.
+    is_exact = upper.stat.st_mtime_ns % 10**9 != 0
+    return "same" if is_exact or _is_same_content(frame, name, upper, base) else "modified"
+
+
+def _is_same_inode(upper: FileInfo, base: FileInfo) -> bool:
+    """Compare what chmod, chown and setfattr change."""
+    if upper.type != base.type or upper.mode != base.mode:
+        return False
+    if (upper.stat.st_uid, upper.stat.st_gid) != (base.stat.st_uid, base.stat.st_gid):
+        return False
+    if upper.type in ("char", "block") and upper.stat.st_rdev != base.stat.st_rdev:
+        return False
+    return _kept(upper) == _kept(base)
+
+
+def _kept(info: FileInfo) -> dict[bytes, bytes]:
+    return {name: value for name, value in info.xattrs.items() if attributes.is_kept(name)}
+
+
+def _is_same_content(frame: _Frame, name: bytes, upper: FileInfo, base: FileInfo) -> bool:
+    ours = _filled(read_chunks(frame.upper_fd, name, upper.stat))
+    theirs = _filled(read_chunks(frame.base_fd, name, base.stat))
+    return all(one == other for one, other in zip(ours, theirs, strict=True))
+
+
+def _filled(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Join short reads, so that every chunk but the last has the full size."""
+    buffer = b""
+    for chunk in chunks:
+        buffer = buffer + chunk if buffer else chunk
+        while len(buffer) >= CHUNK_BYTES:
+            yield buffer[:CHUNK_BYTES]
+            buffer = buffer[CHUNK_BYTES:]
+    if buffer:
+        yield buffer
+
+
+def _refuse_foreign(path: bytes, upper: FileInfo) -> None:
+    for name in (b"redirect", b"metacopy"):
+        if name in upper.private:
+            raise rejected(
+                path, f"overlayfs left only a reference here (attribute {name.decode()})"
+            )
