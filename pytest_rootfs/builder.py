@@ -1,0 +1,396 @@
+"""Build images: one layer a step, each found again by what decides it.
+
+A step's key is made of the layers below it and of the step's content, so equal content gives the
+same layer wherever and by whomever it is built. Only one process builds a step; the others wait
+and find it done. Content steps are written by this process; commands run in a container.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from pytest_rootfs.errors import (
+    ArchiveRejected,
+    BuildFailed,
+    ImageError,
+    ImageNotFound,
+    RecipeError,
+)
+from pytest_rootfs.image import Image
+from pytest_rootfs.image.built import BuiltImage, chain_id
+from pytest_rootfs.image.config import ImageConfig, config_from_oci
+from pytest_rootfs.image.description import HOST, SCRATCH
+from pytest_rootfs.image.index import ImageIndex, Row, row_of
+from pytest_rootfs.image.placing import place
+from pytest_rootfs.image.references import Hook, check_tag, flatten
+from pytest_rootfs.image.scanning import Gatherer, digest_if_unchanged, memory_of, reads_host
+from pytest_rootfs.image.steps import ConfigStep, ContentStep, RunStep, Step
+from pytest_rootfs.image.trees import TreeEntry, entry_pieces
+from pytest_rootfs.settings import SOURCE_DATE_EPOCH
+from pytest_rootfs.store import oci
+from pytest_rootfs.store.blobs import Descriptor
+from pytest_rootfs.store.entries import ROOT
+from pytest_rootfs.store.store import Store
+from pytest_rootfs.store.tar import Entry, TarWriter, read_entries
+from pytest_rootfs.store.tar_writer import ASSEMBLY
+
+KEY_FORMAT = 1
+
+__all__ = ["BuildSession", "Builder", "BuiltImage"]
+
+_log = logging.getLogger(__name__)
+
+
+class BuildSession(Protocol):
+    """What the builder needs of a running session; implemented by the engine."""
+
+    @property
+    def idmap(self) -> str:
+        """Name the id map under which layers are unpacked."""
+
+    def unpack(self, diff_id: str) -> None:
+        """Unpack a layer of the store, unless it is."""
+
+    def run_step(self, base: BuiltImage, step: RunStep) -> str | None:
+        """Run a step on an image; return the diffID of its layer, `None` if nothing changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Progress:
+    """The image after some of its steps."""
+
+    layers: tuple[Descriptor, ...] = ()
+    config: ImageConfig = field(default_factory=ImageConfig)
+    history: tuple[dict[str, object], ...] = ()
+    is_host: bool = False
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        return tuple(layer.digest for layer in self.layers)
+
+    @property
+    def chain_id(self) -> str:
+        return chain_id(self.diff_ids, is_host=self.is_host)
+
+    def with_layer(self, step: Step, layer: Descriptor | None) -> _Progress:
+        layers = self.layers if layer is None else (*self.layers, layer)
+        past = oci.history_entry(step.shown(), empty_layer=layer is None)
+        return replace(self, layers=layers, history=(*self.history, past))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A step's layer that is in the store, or the knowledge that it makes none."""
+
+    layer: Descriptor | None
+
+
+class _NotBuilt(Exception):
+    """A step's layer is not known and must not be built now; never leaves this module."""
+
+
+class Builder:
+    """Build, tag and export images of one store. Safe between threads and processes."""
+
+    def __init__(
+        self,
+        store: Store,
+        session: BuildSession,
+        *,
+        folders: Sequence[Path] = (),
+        hook: Hook | None = None,
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._folders = tuple(folders)
+        self._hook = hook
+        self._memo: dict[Image, BuiltImage] = {}
+        self._unpacked: set[str] = set()
+        self._lock = threading.RLock()
+        # What a command makes of the host's files today says nothing about tomorrow.
+        self._session_key = uuid.uuid4().hex
+
+    def build(self, image: Image | str) -> BuiltImage:
+        """Return the image with all its layers in the store and unpacked.
+
+        Free for an image that this session has built. Raises `ImageNotFound`, `RecipeError`, which
+        names the image and the step, or `BuildFailed`.
+        """
+        image = Image(image) if isinstance(image, str) else image
+        with self._lock:
+            built = self._remembered(image, may_build=True)
+            for diff_id in built.layers:
+                if diff_id not in self._unpacked:
+                    self._session.unpack(diff_id)
+                    self._unpacked.add(diff_id)
+            return built
+
+    def known(self, image: Image | str) -> BuiltImage | None:
+        """Return the image if the store has all its layers; builds, runs and unpacks nothing.
+
+        `None` also when a step would have to be read or run to know. Raises for unknown images.
+        """
+        image = Image(image) if isinstance(image, str) else image
+        with self._lock:
+            try:
+                return self._remembered(image, may_build=False)
+            except _NotBuilt:
+                return None
+
+    def tag(self, image: Image | BuiltImage | str, name: str) -> BuiltImage:
+        """Give an image a name in the store, building it first; an older meaning is lost."""
+        check_tag(name)
+        built = self._portable(image, "tagged")
+        with self._lock:
+            self._store.refs.set(name, built.digest)
+            self._memo.clear()  # images that start from this name mean something else now
+        return replace(built, name=name)
+
+    def export(
+        self,
+        image: Image | BuiltImage | str,
+        path: Path | str,
+        format: oci.Format = "oci",  # noqa: A002  the public name
+    ) -> None:
+        """Write an image to an archive for podman, docker and skopeo, or to a folder ("dir")."""
+        built = self._portable(image, "exported")
+        oci.export(self._store, built.digest, Path(path), format=format, name=built.name)
+
+    def _portable(self, image: Image | BuiltImage | str, what: str) -> BuiltImage:
+        built = image if isinstance(image, BuiltImage) else self.build(image)
+        if built.is_host:
+            raise ImageError(
+                f"image {built.name} cannot be {what}: it is a view of this host's files",
+                hint='start from a portable image, such as Image("minimal")',
+            )
+        return built
+
+    def _remembered(self, image: Image, *, may_build: bool) -> BuiltImage:
+        if image not in self._memo:
+            flat = flatten(image, store=self._store, folders=self._folders, hook=self._hook)
+            self._memo[image] = self._built(flat, may_build=may_build)
+        return replace(self._memo[image], name=image.name)
+
+    def _built(self, image: Image, *, may_build: bool) -> BuiltImage:
+        """Return a flattened image, step by step."""
+        progress = self._start(image)
+        gatherer = Gatherer() if may_build else None
+        for number, step in enumerate(image.steps, 1):
+            try:
+                progress = self._after(progress, step, gatherer)
+            except (RecipeError, BuildFailed) as error:
+                error.what = f"image {image.name}, step {number} ({step.verb}): {error.what}"
+                raise
+        return self._finished(progress, image.name)
+
+    def _start(self, image: Image) -> _Progress:
+        if image.reference in (SCRATCH, HOST):
+            return _Progress(is_host=image.reference == HOST)
+        if not self._store.blobs.has(image.reference):
+            raise ImageNotFound(
+                f"no image has the digest {image.reference}",
+                detail=f"looked in the store {self._store.root}",
+                hint="see what is there: pytest-rootfs images",
+            )
+        return self._stored(image.reference)
+
+    def _stored(self, digest: str) -> _Progress:
+        manifest = oci.read_image(self._store, digest)
+        if manifest.diff_ids != tuple(layer.digest for layer in manifest.layers):
+            raise ImageError(
+                f"image {digest} has compressed layers, which this version cannot read",
+                hint="import it uncompressed",
+            )
+        try:
+            config = config_from_oci(manifest.config.get("config"))
+        except ValueError as error:
+            raise ArchiveRejected(f"config of image {digest}: {error}") from error
+        return _Progress(
+            layers=manifest.layers,
+            config=config,
+            history=tuple(manifest.config.get("history", ())),
+        )
+
+    def _after(self, progress: _Progress, step: Step, gatherer: Gatherer | None) -> _Progress:
+        if isinstance(step, ConfigStep):
+            return replace(progress.with_layer(step, None), config=progress.config.after(step))
+        if isinstance(step, RunStep):
+            layer = self._run_layer(progress, step, may_build=gatherer is not None)
+        else:
+            try:
+                layer = self._content_layer(progress, step, gatherer)
+            except OSError as error:  # of the store: what the host could not give is a RecipeError
+                raise BuildFailed(
+                    f"cannot write to the store {self._store.root}: {error.strerror}",
+                    hint="make room with `pytest-rootfs gc`, or move it with --rootfs-store DIR",
+                ) from error
+        return progress.with_layer(step, layer)
+
+    def _run_layer(
+        self, progress: _Progress, step: RunStep, *, may_build: bool
+    ) -> Descriptor | None:
+        config = progress.config
+        sees = {"env": config.env, "workdir": config.working_dir, "user": config.user}
+        nonce = self._session_key if progress.is_host else ""
+        key = _key(progress, step.canonical(), sees, nonce)
+        if (found := self._cached(key)) is not None:
+            return found.layer
+        if not may_build:
+            raise _NotBuilt
+        with self._locked(key, step):
+            if (found := self._cached(key)) is not None:
+                return found.layer
+            base = self._finished(progress, f"before {step.shown()}")
+            diff_id = self._session.run_step(base, step)
+            layer = self._descriptor(diff_id) if diff_id else None
+            self._remember(key, layer)
+            return layer
+
+    def _content_layer(
+        self, progress: _Progress, step: ContentStep, gatherer: Gatherer | None
+    ) -> Descriptor | None:
+        if (found := self._found(progress, step)) is not None:
+            return found.layer
+        if gatherer is None:
+            raise _NotBuilt
+        with self._locked(_key(progress, repr(step)), step):
+            if (found := self._found(progress, step)) is not None:
+                return found.layer
+            tree = gatherer.gather(step)
+            for reason in tree.skipped:
+                _log.debug("%s: left out: %s", step.verb, reason)
+            key = _key(progress, step.canonical(), tree.digest)
+            if progress.is_host or (found := self._cached(key)) is None:
+                found = _Found(layer=self._written(place(step, tree, self._index(progress))))
+                self._remember(key, found.layer)
+            if reads_host(step) and tree.is_settled:
+                self._store.cache.put(_hash("memory", repr(step)), memory_of(tree))
+            return found.layer
+
+    def _found(self, progress: _Progress, step: ContentStep) -> _Found | None:
+        """Return the layer of a content step, if it is known without reading any content."""
+        if progress.is_host:
+            return None  # where things are placed depends on the host's folders of today
+        if reads_host(step):
+            digest = digest_if_unchanged(self._store.cache.get(_hash("memory", repr(step))))
+        else:
+            digest = Gatherer().gather(step).digest
+        return self._cached(_key(progress, step.canonical(), digest)) if digest else None
+
+    def _cached(self, key: str) -> _Found | None:
+        result = self._store.cache.get(key)
+        if result is None:
+            return None
+        if result["layer"] is None:
+            return _Found(layer=None)
+        layer = Descriptor(digest=result["layer"], size=result["size"], media_type=oci.LAYER_TYPE)
+        return _Found(layer=layer) if self._store.blobs.has(layer.digest) else None
+
+    def _remember(self, key: str, layer: Descriptor | None) -> None:
+        size = layer.size if layer else 0
+        self._store.cache.put(key, {"layer": layer.digest if layer else None, "size": size})
+
+    def _descriptor(self, diff_id: str) -> Descriptor:
+        size = self._store.blobs.size(diff_id)
+        return Descriptor(digest=diff_id, size=size, media_type=oci.LAYER_TYPE)
+
+    def _written(self, entries: list[TreeEntry]) -> Descriptor | None:
+        """Write the layer of a content step; `None` when there is nothing to write."""
+        if not entries:
+            return None
+        with self._store.blobs.new() as blob:
+            tar = TarWriter(blob.write)
+            for entry in entries:
+                is_file = entry.kind == "file"
+                tar.add(_tar_entry(entry), entry_pieces(entry) if is_file else None)
+            tar.close()
+            layer = blob.commit(oci.LAYER_TYPE)
+        self._put_rows(layer.digest, [row_of(entry) for entry in entries])
+        return layer
+
+    def _index(self, progress: _Progress) -> ImageIndex:
+        index = ImageIndex(is_host=progress.is_host)
+        for diff_id in progress.diff_ids:
+            index.apply(self._rows(diff_id))
+        return index
+
+    def _rows(self, diff_id: str) -> list[Row]:
+        """Return what a layer holds; remembered, or else read from its archive."""
+        remembered = self._store.cache.get(_hash("rows", diff_id))
+        if remembered is not None:
+            return [tuple(row) for row in json.loads(str(remembered["rows"]))]
+        with self._store.blobs.open(diff_id) as file:
+            rows = [_row_of_archive(entry) for entry, _ in read_entries(file)]
+        self._put_rows(diff_id, rows)
+        return rows
+
+    def _put_rows(self, diff_id: str, rows: list[Row]) -> None:
+        # As ASCII: file names that are not UTF-8 are no valid text in a JSON file.
+        self._store.cache.put(_hash("rows", diff_id), {"rows": json.dumps(rows)})
+
+    def _locked(self, key: str, step: Step) -> AbstractContextManager[None]:
+        return self._store.lock(
+            f"step-{key}",
+            waiting=lambda holder: _log.debug("waiting for %s: %s", holder, step.shown()),
+        )
+
+    def _finished(self, progress: _Progress, name: str) -> BuiltImage:
+        return BuiltImage(
+            name=name,
+            digest=self._manifest_digest(progress),
+            chain_id=progress.chain_id,
+            layers=progress.diff_ids,
+            config=progress.config,
+            size=sum(layer.size for layer in progress.layers),
+            is_host=progress.is_host,
+        )
+
+    def _manifest_digest(self, progress: _Progress) -> str:
+        """Store manifest and config, unless they are; writing them anew costs two syncs."""
+        config = progress.config.as_oci()
+        key = _hash("image", oci.platform(), progress.diff_ids, config, progress.history)
+        remembered = self._store.cache.get(key)
+        if remembered is not None and self._store.blobs.has(str(remembered["manifest"])):
+            return str(remembered["manifest"])
+        manifest = oci.write_image(
+            self._store, layers=progress.layers, config=config, history=progress.history
+        )
+        self._store.cache.put(key, {"manifest": manifest.digest})
+        return manifest.digest
+
+
+def _key(progress: _Progress, *parts: object) -> str:
+    return _hash("step", KEY_FORMAT, ASSEMBLY, SOURCE_DATE_EPOCH, progress.chain_id, *parts)
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _tar_entry(entry: TreeEntry) -> Entry:
+    return Entry(
+        name=entry.path or ROOT,
+        kind=entry.kind,
+        mode=entry.mode,
+        uid=entry.owner[0],
+        gid=entry.owner[1],
+        size=entry.size,
+        mtime=SOURCE_DATE_EPOCH,
+        linkname=entry.linkname,
+    )
+
+
+def _row_of_archive(entry: Entry) -> Row:
+    name = b"" if entry.name == ROOT else entry.name
+    owner = (entry.uid, entry.gid)
+    return (os.fsdecode(name), entry.kind, entry.mode, *owner, os.fsdecode(entry.linkname))

@@ -1,0 +1,179 @@
+"""Turn the name of an image into a description that starts at something real.
+
+Order: a scheme, a recipe of the project, a tag of the store, a recipe that is shipped. A result
+starts at `scratch:`, at `host:`, or at a manifest of the store (`sha256:…`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from pytest_rootfs.errors import ArchiveRejected, ImageError, ImageNotFound, RecipeError
+from pytest_rootfs.image.description import HOST, SCRATCH, Image
+from pytest_rootfs.image.recipes import read_recipe
+
+MANIFEST = re.compile(r"sha256:[0-9a-f]{64}")
+LATER_SCHEMES = ("oci", "oci-archive", "docker-archive", "dir", "registry")
+BUILT_IN = {"scratch": Image.scratch(), "host": Image.host()}
+# Names of files below the folder, with room for the suffix; nothing hidden, nothing above it.
+_RECIPE_NAME = re.compile(r"\w[\w.+-]{0,49}(/\w[\w.+-]{0,49}){0,9}")
+
+Hook = Callable[[str], Image | None]
+
+
+class Tags(Protocol):
+    """The tags of a store, as far as resolving needs them."""
+
+    def get(self, name: str) -> str | None:
+        """Return the manifest digest of a tag."""
+
+    def list(self) -> dict[str, str]:
+        """Return all tags with their digests."""
+
+
+class HasTags(Protocol):
+    """A store that has tags."""
+
+    @property
+    def refs(self) -> Tags:
+        """Return its tags."""
+
+
+def resolve(
+    reference: str, *, store: HasTags, folders: Sequence[Path], hook: Hook | None = None
+) -> Image:
+    """Return the image that a reference names, with all steps down to something real.
+
+    Raises `ImageNotFound` with near matches and where was looked, `ImageError` for a source that
+    this version cannot read, `RecipeError` for a bad recipe.
+    """
+    return _Resolver(store, tuple(folders), hook).resolve(reference)
+
+
+def flatten(
+    image: Image, *, store: HasTags, folders: Sequence[Path], hook: Hook | None = None
+) -> Image:
+    """Return an image that starts at something real, with the same steps at its end."""
+    return _Resolver(store, tuple(folders), hook).flatten(image, ())
+
+
+def is_real(image: Image) -> bool:
+    """Tell whether an image starts at something that needs no further look-up."""
+    return image.reference in (SCRATCH, HOST) or bool(MANIFEST.fullmatch(image.reference))
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolver:
+    store: HasTags
+    folders: tuple[Path, ...]
+    hook: Hook | None
+
+    def resolve(self, reference: str, stack: tuple[Path, ...] = ()) -> Image:
+        if self.hook and (image := self.hook(reference)) is not None:
+            # A hook that returns the reference as it came would be asked for ever.
+            asked = replace(self, hook=None) if image.reference == reference else self
+            return asked.flatten(image, stack)
+        if MANIFEST.fullmatch(reference):
+            return Image(reference, title=reference[:19])
+        scheme, colon, rest = reference.partition(":")
+        if colon and (scheme in ("host", "scratch") or scheme in LATER_SCHEMES):
+            return _from_scheme(scheme, rest)
+        if recipe := self._recipe(reference, self.folders, stack):
+            return self.flatten(read_recipe(recipe), (*stack, recipe))
+        if digest := self._tagged(reference):
+            return Image(digest, title=reference)
+        if recipe := self._recipe(reference, (shipped_folder(),), stack):
+            return self.flatten(read_recipe(recipe), (*stack, recipe))
+        if reference in BUILT_IN:
+            return BUILT_IN[reference]
+        raise self._not_found(reference, stack)
+
+    def flatten(self, image: Image, stack: tuple[Path, ...]) -> Image:
+        if is_real(image):
+            return image
+        below = self.resolve(image.reference, stack)
+        return Image(
+            below.reference,
+            steps=below.steps + image.steps,
+            title=image.title or below.title,
+            titled_steps=len(below.steps) + image.titled_steps,
+        )
+
+    def _recipe(
+        self, reference: str, folders: Iterable[Path], stack: tuple[Path, ...]
+    ) -> Path | None:
+        """Return a recipe's file, but none that is being read: `minimal` may be from `minimal`."""
+        if not _RECIPE_NAME.fullmatch(reference):
+            return None
+        paths = (folder / f"{reference}.toml" for folder in folders)
+        return next((path for path in paths if path not in stack and path.is_file()), None)
+
+    def _tagged(self, reference: str) -> str | None:
+        try:
+            return self.store.refs.get(reference)
+        except ArchiveRejected:  # no tag can have this name
+            return None
+
+    def _not_found(self, reference: str, stack: tuple[Path, ...]) -> ImageError:
+        circle = [path for path in stack if path.name == f"{reference}.toml"]
+        if circle:
+            chain = " → ".join(path.stem for path in (*stack[stack.index(circle[0]) :], circle[0]))
+            return RecipeError(
+                f"recipe {circle[0]}: recipes refer to each other in a circle: {chain}"
+            )
+        names = sorted({*self._names(self.folders), *self.store.refs.list(), *_shipped_names()})
+        near = difflib.get_close_matches(reference, names, n=3)
+        looked = [*(f"{folder}/*.toml" for folder in self.folders), "tags of the store", "shipped"]
+        known = f"known here: {', '.join(names)}"
+        asked = f" (asked for by recipe {stack[-1]})" if stack else ""
+        return ImageNotFound(
+            f"no image is named {reference!r}{asked}",
+            detail=f"looked in: {', '.join(looked)}",
+            hint=f"did you mean {' or '.join(map(repr, near))}? {known}" if near else known,
+        )
+
+    @staticmethod
+    def _names(folders: Iterable[Path]) -> Iterator[str]:
+        for folder in folders:
+            for path in folder.rglob("*.toml") if folder.is_dir() else ():
+                yield str(path.relative_to(folder).with_suffix(""))
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the recipes that come with the package."""
+    images = importlib.import_module("pytest_rootfs.images")
+    return Path(images.__path__[0])
+
+
+def _shipped_names() -> set[str]:
+    return {path.stem for path in shipped_folder().glob("*.toml")} | set(BUILT_IN)
+
+
+def _from_scheme(scheme: str, rest: str) -> Image:
+    if scheme in ("host", "scratch"):
+        if rest:
+            raise ImageError(
+                f"image {scheme}:{rest} does not exist: nothing can follow `{scheme}:`",
+                hint=f"write {scheme}: alone, and .copy() what you need",
+            )
+        return BUILT_IN[scheme]
+    raise ImageError(
+        f"image {scheme}:{rest}: this version cannot read images from `{scheme}:` yet",
+        hint="use minimal, busybox, host or scratch, or a recipe of your own on top of one of them",
+    )
+
+
+def check_tag(name: str) -> None:
+    """Refuse a name for a tag that would be read as the kind of a reference."""
+    scheme = name.partition(":")[0] if ":" in name else ""
+    if scheme in ("host", "scratch", "sha256", *LATER_SCHEMES):
+        raise ImageError(
+            f"{name!r} cannot be a tag: `{scheme}:` is read as the kind of a reference",
+            hint="choose a name such as app or app:1",
+        )
