@@ -1,0 +1,397 @@
+"""One session of containers: the store, the processes, and what starts on them.
+
+Nothing is started before the first container. When the processes are lost (somebody killed them),
+their containers are dead and the next `start` begins with new ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_rootfs import settings as values
+from pytest_rootfs.builder import Builder, BuiltImage
+from pytest_rootfs.errors import BuildFailed, CommandFailed, ContainerError, LimitUnavailable
+from pytest_rootfs.image import Image
+from pytest_rootfs.image.references import resolve
+from pytest_rootfs.image.steps import RunStep
+from pytest_rootfs.kernel import cgroups
+from pytest_rootfs.rw_layers import RwLayer
+from pytest_rootfs.runtime import launch, protocol
+from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
+from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.ids import Ids, find_ids
+from pytest_rootfs.runtime.plan import Plan, make_plan
+from pytest_rootfs.runtime.session import Session
+from pytest_rootfs.runtime.spec import ContainerOptions, Limits
+from pytest_rootfs.store.store import Store
+
+HOST_LAYER = "host"
+RESOLV_CONF_BYTES = 65536
+_CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What a session is told once."""
+
+    store: Path
+    limits: Literal["strict", "best-effort", "off"] = "strict"
+    image_folders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What this host offers, found without starting a process."""
+
+    mode: str
+    cgroup: str
+    controllers: dict[str, bool]
+    single_id_reason: str = ""
+
+
+class Engine:
+    """Starts containers. Safe to use from several threads; close it when done."""
+
+    def __init__(self, settings: EngineSettings, *, warn: Callable[[str], None]) -> None:
+        """Start nothing yet. `warn` hears, once each, of limits that are not enforced."""
+        self.settings = settings
+        self.containers: list[Container] = []
+        self.use_listener: Callable[[Container], None] | None = None
+        self._warn = warn
+        self._warned: set[str] = set()
+        self._store: Store | None = None
+        self._builder: Builder | None = None
+        self._ids: Ids | None = None
+        self._session: Session | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def store(self) -> Store:
+        """The store, opened on first use; raises HostUnsupported for an unsuitable folder."""
+        with self._lock:
+            if self._store is None:
+                self._store = Store.open(self.settings.store)
+            return self._store
+
+    @property
+    def builder(self) -> Builder:
+        """The builder of images in the store."""
+        with self._lock:
+            if self._builder is None:
+                folders = self.settings.image_folders
+                self._builder = Builder(self.store, _BuildSession(self), folders=folders)
+            return self._builder
+
+    @property
+    def ids(self) -> Ids:
+        """The id maps of this user."""
+        if self._ids is None:
+            self._ids = find_ids()
+        return self._ids
+
+    @property
+    def session(self) -> Session:
+        """The processes, started on first use or anew when they are gone."""
+        with self._lock:
+            if self._session is not None and not self._session.is_alive:
+                self._session.close()
+                self._session = None
+            if self._session is None:
+                layers_fd = self.store.layers_fd(self.ids.key, self.layer_owner)
+                path = self.store.root / "layers" / self.ids.key
+                try:
+                    self._session = Session(self.ids, layers_fd, path)
+                finally:
+                    os.close(layers_fd)
+            return self._session
+
+    @property
+    def layer_owner(self) -> tuple[int, int] | None:
+        """The host ids that own unpacked layers; None when that is this user."""
+        return self.ids.owner if self.ids.mode == "rootful" else None
+
+    def facts(self) -> HostFacts:
+        """Say what containers will have here; a guess that starts nothing and takes a millisecond."""
+        kind, controllers = cgroups.survey(os.environ.get(cgroups.SETTING))
+        return HostFacts(
+            mode=self.ids.mode,
+            cgroup=kind,
+            controllers=controllers,
+            single_id_reason=self.ids.reason,
+        )
+
+    def resolve(self, reference: str) -> Image:
+        """Return the image that a reference names; raises ImageNotFound."""
+        return resolve(reference, store=self.store, folders=self.settings.image_folders)
+
+    def start(
+        self,
+        image: Image | str,
+        *,
+        name: str | None = None,
+        options: ContainerOptions | None = None,
+    ) -> Container:
+        """Build the image if needed and start a container of it."""
+        built = self.builder.build(image)
+        found = Image(image) if isinstance(image, str) else image
+        return self.start_built(built, name=name, options=options, image=found)
+
+    def start_built(
+        self,
+        built: BuiltImage,
+        *,
+        name: str | None = None,
+        options: ContainerOptions | None = None,
+        extra_layers: Sequence[str] = (),
+        image: Image | None = None,
+    ) -> Container:
+        """Start a container of a built image, with more layers on top of it (bottom first).
+
+        Raises LimitUnavailable, HostUnsupported, ContainerError; then nothing is left behind.
+        """
+        options = options or ContainerOptions()
+        for diff_id in (*built.layers, *extra_layers):
+            self.unpack(diff_id)
+        try:
+            return self._start(built, name, options, extra_layers, image)
+        except PeerGone:
+            # lost between two tests: once more, with new processes
+            return self._start(built, name, options, extra_layers, image)
+
+    def explain(
+        self, image: Image | str, *, options: ContainerOptions | None = None
+    ) -> list[str]:
+        """Return the plan of a container as text, a step a line; starts none."""
+        built = self.builder.build(image)
+        return self._plan(built, None, options or ContainerOptions(), ()).describe()
+
+    def unpack(self, diff_id: str) -> None:
+        """Unpack a layer for this user's ids, unless it is; one process at a time does it."""
+        store, key = self.store, self.ids.key
+        if store.has_layer(key, diff_id):
+            return
+        with store.lock(f"layer-{key}-{diff_id}"):
+            if store.has_layer(key, diff_id):
+                return
+            with (
+                store.blobs.open(diff_id) as blob,
+                store.stage_layer(key, self.layer_owner) as staged,
+            ):
+                args = {"squash_ids": self.ids.is_single}
+                fds = [blob.fileno(), staged.fd]
+                meta = self.session.job("unpack_layer", args, fds, trees=[1])
+                staged.publish(diff_id, meta)
+
+    def close(self) -> None:
+        """End every container and process of the session. Idempotent."""
+        with self._lock, contextlib.ExitStack() as ending:
+            if self._store is not None:
+                ending.callback(self._store.close)
+            if self._session is not None:
+                ending.callback(self._session.close)
+                self._session = None
+            for container in list(self.containers):
+                container.retain = False
+                ending.callback(container.close)
+
+    def _start(
+        self,
+        built: BuiltImage,
+        name: str | None,
+        options: ContainerOptions,
+        extra_layers: Sequence[str],
+        image: Image | None,
+    ) -> Container:
+        session = self.session
+        plan = self._plan(built, name, options, extra_layers)
+        container_id = os.urandom(6).hex()
+        own, far = protocol.pair()
+        trees: list[int] = []
+        try:
+            for mount in options.mounts or ():
+                trees.append(session.tree(str(mount.source), readonly=mount.is_readonly))
+            if plan.content["host_tree"] >= 0:
+                trees.append(session.tree("/", readonly=True, recursive=False))
+            pid = _create(session, container_id, plan, [far.fileno(), *trees])
+        except BaseException:
+            own.close()
+            raise
+        finally:
+            far.close()
+            protocol.close_all(trees)
+        home = RwLayer(
+            store=self.store,
+            session=session,
+            plan=plan,
+            touch=self._touch,
+            forget=self._forget,
+        )
+        container = Container(
+            container_id=container_id,
+            name=name or f"rootfs-{container_id}",
+            image=image if image is not None else Image(built.name),
+            built=built,
+            hostname=_hostname(name, options),
+            pid=pid,
+            options=options,
+            defaults=_defaults(built, options),
+            peer=Peer(own),
+            home=home,
+        )
+        self.containers.append(container)
+        return container
+
+    def _plan(
+        self,
+        built: BuiltImage,
+        name: str | None,
+        options: ContainerOptions,
+        extra_layers: Sequence[str],
+    ) -> Plan:
+        layers = [*reversed((*built.layers, *extra_layers))]
+        return make_plan(
+            layers=[*layers, HOST_LAYER] if built.is_host else layers,
+            has_host_tree=built.is_host and self.ids.mode == "rootful",
+            options=options,
+            limits=self._enforced(options),
+            hostname=_hostname(name, options),
+            workdir=_defaults(built, options)["cwd"],
+            ids=self.ids,
+            mount_kinds=[_kind_of(mount.source) for mount in options.mounts or ()],
+            resolv_conf=_resolv_conf() if options.network == "host" else "",
+        )
+
+    def _enforced(self, options: ContainerOptions) -> Limits:
+        """Return the limits that this host enforces; a missing one that was asked for is refused."""
+        limits = options.limits
+        missing = [
+            key
+            for key, controller in _CONTROLLERS.items()
+            if self.settings.limits == "off"
+            or (getattr(limits, key) is not None and not self.session.controllers[controller])
+        ]
+        for key in missing:
+            if getattr(options, key) is not None and self.settings.limits != "off":
+                self._refuse_limit(key, getattr(options, key))
+        return replace(limits, **dict.fromkeys(missing))
+
+    def _refuse_limit(self, key: str, value: object) -> None:
+        reason = self.session.limit_reasons.get(_CONTROLLERS[key], "this host has no such controller")
+        if self.settings.limits == "strict":
+            raise LimitUnavailable(
+                f"the limit {key}={value} cannot be enforced on this host",
+                detail=reason,
+                hint="or run without it: --rootfs-limits best-effort",
+            )
+        if key not in self._warned:
+            self._warned.add(key)
+            self._warn(f"the limit {key} is not enforced on this host: {reason}")
+
+    def _touch(self, container: Container) -> None:
+        if self.use_listener is not None:
+            self.use_listener(container)
+
+    def _forget(self, container: Container) -> None:
+        with contextlib.suppress(ValueError):
+            self.containers.remove(container)
+
+
+class _BuildSession:
+    """What the builder needs of the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def idmap(self) -> str:
+        return self._engine.ids.key
+
+    def unpack(self, diff_id: str) -> None:
+        self._engine.unpack(diff_id)
+
+    def run_step(self, base: BuiltImage, step: RunStep) -> str | None:
+        """Run a build step in a container; return the diffID of what it changed, None if nothing."""
+        options = ContainerOptions(network="host" if step.network else "none", user=None)
+        container = self._engine.start_built(base, name="build", options=options)
+        with container:
+            command = step.command if isinstance(step.command, str) else list(step.command)
+            try:
+                container.run(command)
+            except CommandFailed as error:
+                raise BuildFailed(
+                    f"build step {step.shown()!r} failed with status {error.returncode}",
+                    detail=error.detail,
+                ) from error
+            except ContainerError as error:
+                raise BuildFailed(f"build step {step.shown()!r}: {error.what}") from error
+            layer, entries = container.pack_counted(clamp_mtime=values.SOURCE_DATE_EPOCH)
+        return layer.digest if entries else None
+
+
+def _create(session: Session, container_id: str, plan: Plan, fds: Sequence[int]) -> int:
+    """Have a container made; return the pid of its init when it is ready."""
+    conversation = session.create(container_id, plan.key, plan.content, fds)
+    answers: dict[str, Any] = {}
+    try:
+        while not answers.keys() >= {"pid", "ready"}:  # spawner and init answer, in either order
+            answer, _ = conversation.receive()
+            if "unknown_plan" in answer:
+                session.forget_plans()
+                return _create(session, container_id, plan, fds)
+            answers.update(answer)
+        return int(answers["pid"])
+    except StepFailed as error:
+        _give_up(session, container_id)
+        raise ContainerError(f"the container cannot be started: {error}") from error
+    except PeerGone as error:
+        if not session.is_alive:
+            raise
+        status: Any = session.spawner.call({"op": "status", "id": container_id})[0]["status"]
+        _give_up(session, container_id)
+        raise ContainerError(
+            f"the container died while it was being started (wait status {status})"
+        ) from error
+    finally:
+        conversation.close()
+
+
+def _give_up(session: Session, container_id: str) -> None:
+    with contextlib.suppress(PeerGone, StepFailed):
+        session.spawner.call({"op": "release", "id": container_id})
+
+
+def _hostname(name: str | None, options: ContainerOptions) -> str:
+    return options.hostname or name or "rootfs"
+
+
+def _defaults(built: BuiltImage, options: ContainerOptions) -> dict[str, Any]:
+    """Return environment, working directory and user of a command that names none."""
+    image_env = dict(pair.split("=", 1) for pair in built.config.env)
+    return {
+        "env": {**launch.DEFAULT_ENV, **image_env, **(options.env or {})},
+        "cwd": options.workdir or built.config.working_dir or "/",
+        "user": options.user or built.config.user or "0",
+    }
+
+
+def _kind_of(source: Path) -> str:
+    try:
+        return "dir" if source.stat().st_mode & 0o170000 == 0o040000 else "file"
+    except OSError as error:
+        raise ContainerError(
+            f"cannot mount {source}: {error.strerror}", hint="create it, or correct mounts=…"
+        ) from error
+
+
+def _resolv_conf() -> str:
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as stream:
+            return stream.read(RESOLV_CONF_BYTES)
+    except OSError:
+        return ""

@@ -1,0 +1,67 @@
+"""The pytest side of a container's init: asking it, and starting commands through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.runtime import protocol
+from pytest_rootfs.runtime.client import CALL_TIMEOUT_S, Peer, PeerGone, StepFailed
+from pytest_rootfs.runtime.launch import Call, refused
+from pytest_rootfs.runtime.process import Process
+from pytest_rootfs.runtime.protocol import Message
+
+
+class Agent:
+    """A container's init. `died` says, and asks the spawner, why it is gone."""
+
+    def __init__(self, peer: Peer, died: Callable[[], ContainerDied]) -> None:
+        self._peer = peer
+        self.died = died
+
+    def ask(self, message: Message, fds: Sequence[int] = ()) -> Message:
+        """Return the answer to a call that gives no descriptors back."""
+        answer, given = self.ask_with_fds(message, fds)
+        protocol.close_all(given)
+        return answer
+
+    def ask_with_fds(
+        self, message: Message, fds: Sequence[int] = ()
+    ) -> tuple[Message, list[int]]:
+        """Return the answer to a call; raises OSError of the kernel, or ContainerDied."""
+        __tracebackhide__ = True
+        try:
+            return self._peer.call(message, fds)
+        except (PeerGone, TimeoutError) as error:
+            raise self.died() from error
+
+    def start(self, call: Call, *, text: bool) -> Process:
+        """Start a command; raises what `run` says."""
+        __tracebackhide__ = True
+        message, fds = call.request()
+        try:
+            conversation = self._peer.ask(message, fds)
+        except PeerGone as error:
+            raise self.died() from error
+        try:
+            started, given = conversation.receive(CALL_TIMEOUT_S)
+        except StepFailed as error:
+            conversation.close()
+            raise refused(error, call) from None
+        except (PeerGone, TimeoutError) as error:
+            conversation.close()
+            raise self.died() from error
+        return Process(
+            call.command,
+            started,
+            given,
+            piped=call.piped,
+            conversation=conversation,
+            agent=self,
+            text=text,
+            is_tty=call.tty,
+        )
+
+    def close(self) -> None:
+        """Close the socket: the init ends, and everything in the container with it."""
+        self._peer.close()

@@ -1,0 +1,281 @@
+"""Start a command inside the container, from its init.
+
+Two ways with one meaning: vfork by posix_spawn(3) for the root user, four times as fast, and fork
+for what posix_spawn cannot do (another user, a terminal, a cgroup v2). Nothing of the image is
+looked at but its program, its working directory and its two user files.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import struct
+import termios
+
+from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.runtime import processes, users
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_rootfs.kernel.cgroups import Group
+    from pytest_rootfs.runtime.protocol import Message
+
+DEFAULTED = [signal.SIGPIPE, signal.SIGXFSZ]
+"""Signals that the interpreter ignores and that every program expects not to be."""
+
+TIOCGPTPEER = 0x5441
+TIOCSPTLCK = 0x40045431
+SHELL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_null_fds: list[int] = []
+
+
+def prepare() -> None:
+    """Touch, in the spawner, what may not be imported or looked up later."""
+    os.fsencode("")
+    struct.pack("i", 0)
+
+
+class SpawnError(OSError):
+    """A command cannot be started; `step` says what failed: user, cwd, find, stdio, exec."""
+
+    def __init__(self, error: OSError, step: str) -> None:
+        super().__init__(error.errno, error.strerror, error.filename)
+        self.step = step
+
+
+class Stdio:
+    """The three standard descriptors of a command, and the ends that pytest gets."""
+
+    def __init__(self) -> None:
+        self.child_fds: list[int] = []
+        self.given_fds: list[int] = []
+        self._own_fds: list[int] = []
+
+    def open_pipe(self, number: int, user: users.User) -> None:
+        """Make a pipe; its inode belongs to the user, who may reopen it as /dev/stdout."""
+        read_fd, write_fd = os.pipe()
+        theirs, ours = (read_fd, write_fd) if number == 0 else (write_fd, read_fd)
+        if user.uid or user.gid:
+            os.fchown(theirs, user.uid, user.gid)
+        self._keep(theirs, ours)
+
+    def open_terminal(self, size: list[int], user: users.User) -> None:
+        """Make a terminal of the container's own devpts; no path is resolved for its other end."""
+        master_fd = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        self.given_fds.append(master_fd)
+        fcntl.ioctl(master_fd, TIOCSPTLCK, struct.pack("i", 0))
+        flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+        slave_fd = fcntl.ioctl(master_fd, TIOCGPTPEER, flags)
+        self._own_fds.append(slave_fd)
+        fcntl.ioctl(slave_fd, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        os.fchown(slave_fd, user.uid, -1)
+        self.child_fds = [slave_fd] * 3
+
+    def close_child_ends(self) -> None:
+        """Close what the command has now."""
+        while self._own_fds:
+            os.close(self._own_fds.pop())
+
+    def close_all(self) -> None:
+        """Close everything, as the command does not start."""
+        self.close_child_ends()
+        while self.given_fds:
+            os.close(self.given_fds.pop())
+
+    def _keep(self, theirs: int, ours: int) -> None:
+        self._own_fds.append(theirs)
+        self.child_fds.append(theirs)
+        self.given_fds.append(ours)
+
+
+def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, list[int]]:
+    """Start a command; return its pid, its marker and the descriptors for pytest."""
+    step = "user"
+    try:
+        user = users.find(message["user"])
+        env = {"HOME": user.home, "USER": user.name, **message["env"]}
+        step = "cwd"
+        _check_is_dir(message["cwd"])
+        step = "find"
+        program = find_program(message["argv"][0], message["cwd"], env)
+        step = "stdio"
+        stdio = _open_stdio(message, fds, user)
+    except OSError as error:
+        raise SpawnError(error, step) from None
+    try:
+        # a namespace of its own marks all that this command will ever start
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+        marker = processes.marker_of("self")
+        is_plain = user.uid == 0 and user.gid == 0 and not user.groups
+        if is_plain and not message["tty"] and group.into_fd is None:
+            pid = _spawn_fast(message, program, env, stdio, group)
+        else:
+            pid = _spawn_by_fork(message, program, env, stdio, group, user)
+    except OSError:
+        stdio.close_all()
+        raise
+    stdio.close_child_ends()
+    return pid, marker, stdio.given_fds
+
+
+def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
+    """Return the path of a program as execvp(3) would find it.
+
+    Raises FileNotFoundError, or PermissionError when only something not executable has the name.
+    """
+    if not name:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    if "/" in name:
+        candidates = [os.path.join(cwd, name)]
+    else:
+        folders = env.get("PATH", SHELL_PATH).split(":")
+        candidates = [os.path.join(cwd, folder, name) for folder in folders]
+    refused = ""
+    for path in candidates:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:
+            if error.errno == errno.EACCES or error.errno == errno.ELOOP:
+                refused = refused or path
+            continue
+        if mode & 0o170000 == 0o100000 and mode & 0o111:
+            return path
+        refused = refused or path
+    if refused:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), refused)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+
+def _open_stdio(message: Message, fds: list[int], user: users.User) -> Stdio:
+    stdio = Stdio()
+    try:
+        if message["tty"]:
+            stdio.open_terminal(message["tty"], user)
+            return stdio
+        for number, kind in enumerate(message["stdio"]):
+            if kind == "pipe":
+                stdio.open_pipe(number, user)
+            elif kind == "null":
+                stdio.child_fds.append(_null_fd())
+            elif kind == "stdout":
+                stdio.child_fds.append(stdio.child_fds[1])
+            else:
+                stdio.child_fds.append(fds[kind])
+    except OSError:
+        stdio.close_all()
+        raise
+    return stdio
+
+
+def _null_fd() -> int:
+    if not _null_fds:
+        _null_fds.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+    return _null_fds[0]
+
+
+def _check_is_dir(path: str) -> None:
+    if not path.startswith("/"):
+        raise OSError(errno.EINVAL, "not an absolute path", path)
+    # what a magic link of proc leads to may lie outside the container (CVE-2024-21626)
+    flags = os.O_PATH | os.O_DIRECTORY
+    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    os.close(syscalls.openat2(syscalls.AT_FDCWD, path, flags, resolve=resolve))
+
+
+def _spawn_fast(
+    message: Message, program: str, env: dict[str, str], stdio: Stdio, group: Group
+) -> int:
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio.child_fds)]
+    os.chdir(message["cwd"])
+    try:
+        for fd in group.command_tasks:
+            os.write(fd, b"0")
+        return os.posix_spawn(
+            program,
+            message["argv"],
+            env,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=DEFAULTED,
+        )
+    except OSError as error:
+        raise SpawnError(error, "exec") from None
+    finally:
+        for fd in group.leave_tasks:
+            os.write(fd, b"0")
+        os.chdir("/")
+
+
+def _spawn_by_fork(
+    message: Message,
+    program: str,
+    env: dict[str, str],
+    stdio: Stdio,
+    group: Group,
+    user: users.User,
+) -> int:
+    failure_r, failure_w = os.pipe()
+    try:
+        if group.into_fd is not None:
+            pid, pidfd = syscalls.clone3(syscalls.CLONE_INTO_CGROUP, cgroup_fd=group.into_fd)
+            if pid:
+                os.close(pidfd)
+        else:
+            pid = os.fork()
+        if pid == 0:
+            _become(message, program, env, stdio, group, user, failure_w)
+        os.close(failure_w)
+        failure_w = -1
+        failure = os.read(failure_r, 4096).decode(errors="surrogateescape")
+    finally:
+        os.close(failure_r)
+        if failure_w >= 0:
+            os.close(failure_w)
+    if failure:
+        os.waitpid(pid, 0)
+        code, step, subject = failure.split(" ", 2)
+        raise SpawnError(OSError(int(code), os.strerror(int(code)), subject), step)
+    return pid
+
+
+def _become(
+    message: Message,
+    program: str,
+    env: dict[str, str],
+    stdio: Stdio,
+    group: Group,
+    user: users.User,
+    failure_w: int,
+) -> None:
+    """Turn the forked child into the command; never returns."""
+    step = "exec"
+    try:
+        for fd in group.command_tasks:
+            os.write(fd, b"0")
+        os.setsid()
+        if message["tty"]:
+            fcntl.ioctl(stdio.child_fds[0], termios.TIOCSCTTY, 0)
+        for number, fd in enumerate(stdio.child_fds):
+            os.dup2(fd, number)
+        step = "user"
+        if user.groups or user.uid or user.gid:
+            os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+        step = "cwd"
+        os.chdir(message["cwd"])
+        step = "exec"
+        for number in DEFAULTED:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(program, message["argv"], env)  # noqa: S606  starting programs is its purpose
+    except OSError as error:
+        subject = error.filename or (message["cwd"] if step == "cwd" else program)
+        text = f"{error.errno} {step} {subject}"
+        os.write(failure_w, text.encode(errors="surrogateescape")[:4096])
+    finally:
+        os._exit(127)

@@ -1,0 +1,78 @@
+"""Copy files between host and container, with the container's own paths."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from pytest_rootfs.runtime.path import ContainerPath
+
+CHUNK_BYTES = 1 << 20
+
+
+def copy_in(source: Path, target: ContainerPath, *, into: bool) -> None:
+    """Copy a host file or tree; symlinks stay symlinks, modes stay, owner becomes root.
+
+    `into` says that the target was written with a slash at its end; an existing folder is one too.
+    Raises the errors of `pathlib`.
+    """
+    status = source.lstat()
+    is_dir = stat.S_ISDIR(status.st_mode)
+    if into or (target.is_dir() and not is_dir):
+        target = target / source.name
+    elif target.is_dir() and is_dir:
+        target = target / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _copy_in(source, target)
+
+
+def _copy_in(source: Path, target: ContainerPath) -> None:
+    status = source.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        target.symlink_to(os.readlink(source))
+    elif stat.S_ISDIR(status.st_mode):
+        target.mkdir(exist_ok=True)
+        for entry in sorted(source.iterdir()):
+            _copy_in(entry, target / entry.name)
+        target.chmod(stat.S_IMODE(status.st_mode))
+    elif stat.S_ISREG(status.st_mode):
+        with source.open("rb") as reader, target.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, CHUNK_BYTES)
+        target.chmod(stat.S_IMODE(status.st_mode))
+    else:
+        raise OSError(errno.EINVAL, "only files, folders and symlinks can be copied", str(source))
+
+
+def copy_out(source: ContainerPath, target: Path, *, into: bool) -> None:
+    """Copy a container's file or tree to the host; it belongs to whoever runs this.
+
+    A symlink named by `source` is followed, those below a folder stay symlinks. Modes stay, but
+    for set-id bits.
+    """
+    if into or target.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        target = target / (source.name or "root")
+    mode = source.stat().st_mode
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _copy_out(source, target, mode)
+
+
+def _copy_out(source: ContainerPath, target: Path, mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        target.symlink_to(str(source.readlink()))
+    elif stat.S_ISDIR(mode):
+        target.mkdir(exist_ok=True)
+        for entry in sorted(source.iterdir()):
+            _copy_out(entry, target / entry.name, entry.lstat().st_mode)
+        target.chmod(mode & 0o777)
+    elif stat.S_ISREG(mode):
+        # opened without following: the tree of a container is not to be trusted with host paths
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with source.open("rb") as reader, os.fdopen(os.open(target, flags, 0o600), "wb") as writer:
+            shutil.copyfileobj(reader, writer, CHUNK_BYTES)
+        target.chmod(mode & 0o777)
+    else:
+        raise OSError(errno.EINVAL, "only files, folders and symlinks can be copied", str(source))

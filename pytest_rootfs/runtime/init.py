@@ -1,0 +1,246 @@
+"""The init: process 1 of a container, its reaper and its agent.
+
+Forked by the spawner, it never execs. It carries out the plan (mounts, pivot, limits), then answers
+pytest: starts commands, reports their ends, opens files. From the pivot on nothing may be imported
+and no path of the host exists. It ends when pytest closes its socket, and everything in the
+container with it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+
+from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.runtime import commands, files, processes, protocol, steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_rootfs.kernel.cgroups import Group
+    from pytest_rootfs.runtime.protocol import Message
+
+SIGCHLD_BIT = 1 << (signal.SIGCHLD - 1)
+
+_signal_fds: list[int] = []
+
+
+def prepare() -> None:
+    """Do, in the spawner, what every init would do again: signals are inherited."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no handler: process 1 then ignores it
+    _signal_fds.append(syscalls.signalfd(SIGCHLD_BIT))
+    commands.prepare()
+
+
+class Start:
+    """What an init is born with."""
+
+    __slots__ = ("control_fd", "go_fd", "group", "plan", "reply", "root_fd", "tree_fds")
+
+    def __init__(
+        self,
+        plan: Message,
+        control_fd: int,
+        tree_fds: list[int],
+        reply: socket.socket,
+        root_fd: int,
+        go_fd: int,
+        group: Group,
+    ) -> None:
+        self.plan = plan
+        self.control_fd = control_fd
+        self.tree_fds = tree_fds
+        self.reply = reply
+        self.root_fd = root_fd
+        self.go_fd = go_fd
+        self.group = group
+
+
+def main(start: Start) -> None:
+    """Become the container; never returns."""
+    step = "start"
+    try:
+        _close_all_but(start)
+        os.eventfd_read(start.go_fd)
+        for step, *arguments in start.plan["init"]:
+            steps.STEPS[step](start, *arguments)
+        os.close(start.go_fd)
+        os.close(start.root_fd)
+        protocol.close_all(start.tree_fds)
+        protocol.send(start.reply, {"ready": True})
+        start.reply.close()
+        # pytest goes on from here; what no command may run without comes before the first request
+        for step, *arguments in start.plan["late"]:
+            steps.STEPS[step](start, *arguments)
+        Init(socket.socket(fileno=start.control_fd), start.group).serve()
+    except OSError as error:
+        _report(start, protocol.error_frame(error, step))
+    except BaseException as error:  # noqa: BLE001  a defect of ours: pytest must hear of it
+        _report(start, {"error": {"step": step, "errno": 0, "text": repr(error), "subject": ""}})
+    finally:
+        os._exit(1)
+
+
+def _report(start: Start, message: Message) -> None:
+    try:
+        protocol.send(start.reply, message)
+    except OSError:
+        pass  # it had reported before, or pytest is gone: the exit is then the message
+
+
+def _close_all_but(start: Start) -> None:
+    """Close every descriptor that came with the fork and is not needed."""
+    kept = [0, 1, 2, start.control_fd, start.root_fd, start.go_fd, start.reply.fileno()]
+    group = start.group
+    kept += [*start.tree_fds, *_signal_fds]
+    kept += [*group.init_tasks, *group.command_tasks, *group.leave_tasks]
+    if group.into_fd is not None:
+        kept.append(group.into_fd)
+    lowest = 0
+    for fd in sorted(kept):
+        if lowest < fd:
+            os.closerange(lowest, fd)
+        lowest = fd + 1
+    os.closerange(lowest, 1 << 20)
+
+
+class Init:
+    """The agent's loop and what it remembers of running commands."""
+
+    def __init__(self, control: socket.socket, group: Group) -> None:
+        self._control = control
+        self._group = group
+        self._poller = select.poll()
+        self._running: dict[int, tuple[socket.socket, int]] = {}
+        """Commands by pid: the conversation that waits for the end, and the cgroup namespace."""
+        self._calls = {
+            "spawn": self._spawn,
+            "signal": self._signal,
+            "kill_tree": self._kill_tree,
+            "processes": self._processes,
+            "stop": self._stop,
+            "adopt": self._adopt,
+        }
+
+    def serve(self) -> None:
+        """Answer calls, reap, drain; until pytest closes the socket."""
+        signal_fd = _signal_fds[0]
+        self._poller.register(self._control, select.POLLIN)
+        self._poller.register(signal_fd, select.POLLIN)
+        while True:
+            for fd, _ in self._poller.poll():
+                if fd == self._control.fileno():
+                    if not self._answer_one():
+                        return
+                elif fd == signal_fd:
+                    os.read(signal_fd, 128)
+                    self._reap()
+                else:
+                    self._drain(fd)
+
+    def _answer_one(self) -> bool:
+        message, fds = protocol.receive(self._control)
+        if message is None:
+            return False
+        reply = socket.socket(fileno=fds[0])
+        try:
+            op = message["op"]
+            if op in self._calls:
+                self._calls[op](message, fds[1:], reply)
+            else:
+                answer, given = files.CALLS[op](message)
+                protocol.send(reply, answer, given)
+                protocol.close_all(given)
+        except OSError as error:
+            step = getattr(error, "step", message["op"])
+            self._answer(reply, protocol.error_frame(error, step))
+        except Exception as error:  # noqa: BLE001  one bad request must not end the container
+            text = f"{type(error).__name__}: {error}"
+            self._answer(reply, protocol.error_frame(OSError(0, text), message["op"]))
+        finally:
+            if message["op"] != "adopt":
+                protocol.close_all(fds[1:])
+            if reply is not None and not self._is_kept(reply):
+                reply.close()
+        return True
+
+    def _is_kept(self, reply: socket.socket) -> bool:
+        return any(kept is reply for kept, _ in self._running.values())
+
+    def _answer(self, reply: socket.socket, message: Message) -> None:
+        try:
+            protocol.send(reply, message)
+        except OSError:
+            pass  # whoever asked has gone
+
+    def _spawn(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+        """Start a command; its end is reported on the same conversation."""
+        pid, marker, given = commands.spawn(message, fds, self._group)
+        self._running[pid] = reply, marker
+        try:
+            protocol.send(reply, {"pid": pid, "marker": marker}, given)
+        finally:
+            protocol.close_all(given)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._running:
+                reply, _ = self._running.pop(pid)
+                self._answer(
+                    reply,
+                    {
+                        "exit": os.waitstatus_to_exitcode(status),
+                        "user_s": usage.ru_utime,
+                        "system_s": usage.ru_stime,
+                        "max_rss_bytes": usage.ru_maxrss * 1024,
+                    },
+                )
+                reply.close()
+
+    def _signal(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+        """Send a signal to a command that has not been reaped: its pid cannot be another's."""
+        if message["pid"] in self._running:
+            os.kill(message["pid"], message["signal"])
+        protocol.send(reply, {})
+
+    def _kill_tree(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+        """Kill a command and everything it started, daemons too; answers when all are dead."""
+        marker = message["marker"]
+        processes.kill_marked(marker)
+        self._reap()
+        protocol.send(reply, {})
+
+    def _processes(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
+        protocol.send(reply, {"processes": processes.listing()})
+
+    def _stop(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+        """Stop, or let go on, every process of the container but this one."""
+        try:
+            os.kill(-1, signal.SIGSTOP if message["stop"] else signal.SIGCONT)
+        except ProcessLookupError:
+            pass  # there is none
+        protocol.send(reply, {})
+
+    def _adopt(self, _message: Message, fds: list[int], reply: socket.socket) -> None:
+        """Go on reading pipes that a daemon still holds, so that it neither blocks nor dies."""
+        for fd in fds:
+            os.set_blocking(fd, False)
+            self._poller.register(fd, select.POLLIN)
+        protocol.send(reply, {})
+
+    def _drain(self, fd: int) -> None:
+        try:
+            ended = not os.read(fd, 65536)
+        except BlockingIOError:
+            return
+        if ended:
+            self._poller.unregister(fd)
+            os.close(fd)

@@ -1,0 +1,171 @@
+"""From the arguments of `run` and `popen` to a request for the container's init."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from pytest_rootfs import settings
+from pytest_rootfs.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    ContainerError,
+    RootfsError,
+    shown,
+)
+from pytest_rootfs.runtime.client import StepFailed
+from pytest_rootfs.runtime.path import absolute
+
+Command = str | Sequence[str | os.PathLike[str]]
+Stream = int | IO[str] | IO[bytes] | None
+
+SHELL = "/bin/sh"
+DEFAULT_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "TERM": "xterm",
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    "SOURCE_DATE_EPOCH": str(settings.SOURCE_DATE_EPOCH),
+    "PYTHONHASHSEED": "0",
+    "container": "pytest-rootfs",
+}
+"""With HOME and USER, which follow the user, the whole environment; never the host's."""
+
+TTY_SIZE = [24, 80]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """The arguments of one `run` or `popen`, with what the container says by default."""
+
+    command: Command
+    env: Mapping[str, str]
+    cwd: str
+    user: str
+    stdin: Stream
+    stdout: Stream
+    stderr: Stream
+    tty: bool
+
+    @property
+    def argv(self) -> list[str]:
+        """The words to execute; a text is for the image's shell."""
+        if isinstance(self.command, str):
+            return [SHELL, "-c", self.command]
+        return [os.fspath(word) for word in self.command]
+
+    @property
+    def piped(self) -> list[int]:
+        """The numbers of the standard streams whose other end comes back."""
+        if self.tty:
+            return []
+        streams = (self.stdin, self.stdout, self.stderr)
+        return [number for number, kind in enumerate(streams) if kind == subprocess.PIPE]
+
+    def request(self) -> tuple[dict[str, object], list[int]]:
+        """Return the message to init and the descriptors that go with it."""
+        fds: list[int] = []
+        stdio = [
+            _stdio(number, stream, fds)
+            for number, stream in enumerate((self.stdin, self.stdout, self.stderr))
+        ]
+        message = {
+            "op": "spawn",
+            "argv": self.argv,
+            "env": self.env,
+            "cwd": self.cwd,
+            "user": self.user,
+            "stdio": stdio,
+            "tty": TTY_SIZE if self.tty else None,
+        }
+        return message, fds
+
+
+def check_command(command: object) -> Command:
+    """Return the command; raises TypeError or ValueError as `subprocess` would."""
+    if isinstance(command, str):
+        words: Sequence[object] = [command]
+    elif isinstance(command, Sequence) and not isinstance(command, (bytes, bytearray)):
+        words = command
+    else:
+        raise TypeError(f"a command is a text or a sequence of texts, not {command!r}")
+    if not words:
+        raise ValueError("a command cannot be empty")
+    for word in words:
+        if not isinstance(word, (str, os.PathLike)) or not isinstance(os.fspath(word), str):
+            raise TypeError(f"a command has {word!r}, which is not a text or a path")
+        if "\0" in os.fspath(word):
+            raise ValueError(f"a command has {word!r}, which holds a null character")
+    return command  # type: ignore[return-value]  # checked word by word
+
+
+def check_env(env: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return the variables of a call; raises TypeError or ValueError naming the bad one."""
+    for name, value in (env or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"env has {name!r}={value!r}: names and values are texts")
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise ValueError(f"env has {name!r}={value!r}, which no program can be given")
+    return env or {}
+
+
+def working_dir(cwd: str | os.PathLike[str] | None, default: str) -> str:
+    """Return the folder that a command starts in, from the container's own when relative."""
+    return default if cwd is None else absolute(cwd, default)
+
+
+def refused(error: StepFailed, call: Call) -> RootfsError:
+    """Return what it means that init could not start a command."""
+    program = call.argv[0]
+    if error.step == "find" and error.errno == errno.ENOENT:
+        hint = "check PATH and the image; `container.path(…).exists()` tells"
+        if isinstance(call.command, str):
+            hint = "the image has no shell: give the command as a list of words"
+        return CommandNotFound(f"no program {program!r} in the container", program=program, hint=hint)
+    if error.step in ("find", "exec") and error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
+        return CommandNotExecutable(
+            f"{error.filename} cannot be executed by user {call.user!r}",
+            program=program,
+            hint=f"container.path({str(error.filename)!r}).chmod(0o755)",
+        )
+    if error.step == "exec" and error.errno == errno.ENOEXEC:
+        return CommandNotExecutable(
+            f"{program} is neither a binary of this machine nor a script with an interpreter line",
+            program=program,
+            hint="begin the script with #!/bin/sh",
+        )
+    if error.step == "exec" and error.errno == errno.ENOENT:
+        return CommandNotFound(
+            f"the interpreter or the loader that {program} names is not in the container",
+            program=program,
+            hint="Image.add_binary copies a program with its libraries",
+        )
+    if error.step == "cwd":
+        return ContainerError(
+            f"cannot enter the working directory {call.cwd!r} as user {call.user!r}: "
+            f"{error.strerror}",
+            hint=f"container.path({call.cwd!r}).mkdir(parents=True)",
+        )
+    if error.step == "user":
+        return ContainerError(
+            f"cannot run as user {call.user!r}: {error.strerror}",
+            hint="give a name or a number of the image's /etc/passwd, or uid:gid",
+        )
+    return ContainerError(f"cannot start {shown(call.argv)}: {error}")
+
+
+def _stdio(number: int, stream: Stream, fds: list[int]) -> str | int:
+    if stream == subprocess.PIPE:
+        return "pipe"
+    if stream is None or stream == subprocess.DEVNULL:
+        return "null"
+    if stream == subprocess.STDOUT:
+        if number != 2:
+            raise ValueError("only stderr can be subprocess.STDOUT")
+        return "stdout"
+    fds.append(stream if isinstance(stream, int) else stream.fileno())
+    return len(fds) - 1

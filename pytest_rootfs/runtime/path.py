@@ -1,0 +1,355 @@
+"""Paths of a container with `pathlib.Path`'s names.
+
+They need no program in the image: the container's init opens and changes files, and what is read
+or written goes through a descriptor that it has passed out. Symlinks are resolved inside the
+container; nothing outside can be reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+from pytest_rootfs.runtime.protocol import Message
+
+Call = Callable[[Message], tuple[Message, list[int]]]
+"""Ask the container's init; raises OSError as the kernel gave it, ContainerDied."""
+
+_FLAGS = {
+    "r": os.O_RDONLY,
+    "w": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+    "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+    "x": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+}
+
+
+class ContainerPath:
+    """An absolute path in a container; relative ones start at its working directory.
+
+    Raises the same errors as `pathlib.Path` does. Owners in `stat()` are the container's ids.
+    """
+
+    def __init__(self, call: Call, path: str | os.PathLike[str]) -> None:
+        self._call = call
+        self._path = PurePosixPath(path)
+
+    def __truediv__(self, other: str | os.PathLike[str]) -> ContainerPath:
+        """Return the path of something inside this folder."""
+        return ContainerPath(self._call, self._path / other)
+
+    def joinpath(self, *others: str | os.PathLike[str]) -> ContainerPath:
+        """Return the path with more components."""
+        return ContainerPath(self._call, self._path.joinpath(*others))
+
+    @property
+    def name(self) -> str:
+        """The last component."""
+        return self._path.name
+
+    @property
+    def suffix(self) -> str:
+        """The last component's extension, with its dot."""
+        return self._path.suffix
+
+    @property
+    def stem(self) -> str:
+        """The last component without its extension."""
+        return self._path.stem
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The components."""
+        return self._path.parts
+
+    @property
+    def parent(self) -> ContainerPath:
+        """The folder that the path is in."""
+        return ContainerPath(self._call, self._path.parent)
+
+    @property
+    def parents(self) -> tuple[ContainerPath, ...]:
+        """All folders above, nearest first."""
+        return tuple(ContainerPath(self._call, parent) for parent in self._path.parents)
+
+    def __str__(self) -> str:
+        """Return the path as text."""
+        return str(self._path)
+
+    __fspath__ = None  # a container's path means nothing to open() on the host
+
+    def __repr__(self) -> str:
+        """Return the path as it would be made."""
+        return f"ContainerPath({str(self._path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with a path of the same container."""
+        if not isinstance(other, ContainerPath):
+            return NotImplemented
+        return self._path == other._path and self._call == other._call
+
+    def __lt__(self, other: ContainerPath) -> bool:
+        """Order as pathlib does."""
+        return self._path < other._path
+
+    def __hash__(self) -> int:
+        """Hash by path."""
+        return hash(self._path)
+
+    def exists(self) -> bool:
+        """Tell whether the path, symlinks followed, leads to something."""
+        return self._mode(follow=True) is not None
+
+    def is_file(self) -> bool:
+        """Tell whether it is a regular file, symlinks followed."""
+        return stat.S_ISREG(self._mode(follow=True) or 0)
+
+    def is_dir(self) -> bool:
+        """Tell whether it is a folder, symlinks followed."""
+        return stat.S_ISDIR(self._mode(follow=True) or 0)
+
+    def is_symlink(self) -> bool:
+        """Tell whether the path itself is a symlink."""
+        return stat.S_ISLNK(self._mode(follow=False) or 0)
+
+    def is_socket(self) -> bool:
+        """Tell whether it is a socket, symlinks followed."""
+        return stat.S_ISSOCK(self._mode(follow=True) or 0)
+
+    def is_fifo(self) -> bool:
+        """Tell whether it is a FIFO, symlinks followed."""
+        return stat.S_ISFIFO(self._mode(follow=True) or 0)
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return the attributes, symlinks followed; owners are the container's ids."""
+        answer, _ = self._ask("stat", follow=follow_symlinks)
+        times = [answer[f"{name}time_ns"] for name in ("a", "m", "c")]
+        basic = [answer[name] for name in ("mode", "ino", "dev", "nlink", "uid", "gid", "size")]
+        extra: dict[str, Any] = {  # Any: what os.stat_result takes is not typed
+            "st_atime": times[0] / 1e9,
+            "st_mtime": times[1] / 1e9,
+            "st_ctime": times[2] / 1e9,
+            "st_atime_ns": times[0],
+            "st_mtime_ns": times[1],
+            "st_ctime_ns": times[2],
+            "st_blksize": answer["blksize"],
+            "st_blocks": answer["blocks"],
+            "st_rdev": answer["rdev"],
+        }
+        return os.stat_result([*basic, *(time // 10**9 for time in times)], extra)
+
+    def lstat(self) -> os.stat_result:
+        """Return the attributes of the path itself."""
+        return self.stat(follow_symlinks=False)
+
+    def open(
+        self,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:  # Any: text or bytes, as the mode says
+        """Open the file; text is UTF-8 unless said otherwise. New files are root's, mode 0644."""
+        kinds = [kind for kind in _FLAGS if kind in mode]
+        if len(kinds) != 1 or set(mode) - set("rwaxbt+") or ("b" in mode and "t" in mode):
+            raise ValueError(f"invalid mode: {mode!r}")
+        flags = _FLAGS[kinds[0]]
+        if "+" in mode:
+            flags = (flags & ~(os.O_RDONLY | os.O_WRONLY)) | os.O_RDWR
+        fd = self._open_fd(flags)
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self))
+            if "b" not in mode and encoding is None:
+                encoding = "utf-8"
+            return io.open(fd, mode.replace("x", "w"), buffering, encoding, errors, newline)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def read_bytes(self) -> bytes:
+        """Return the content."""
+        with self.open("rb") as stream:
+            content: bytes = stream.read()
+        return content
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        """Return the content as text, UTF-8 unless said otherwise."""
+        with self.open("r", encoding=encoding, errors=errors) as stream:
+            content: str = stream.read()
+        return content
+
+    def write_bytes(self, data: bytes) -> int:
+        """Replace the content; return the number of bytes."""
+        with self.open("wb") as stream:
+            return int(stream.write(data))
+
+    def write_text(
+        self, data: str, encoding: str | None = None, errors: str | None = None
+    ) -> int:
+        """Replace the content by text; return the number of characters."""
+        with self.open("w", encoding=encoding, errors=errors, newline="") as stream:
+            return int(stream.write(data))
+
+    def touch(self, mode: int = 0o644, exist_ok: bool = True) -> None:  # noqa: FBT001, FBT002  pathlib's
+        """Create an empty file, or set its times to now."""
+        flags = os.O_WRONLY | os.O_CREAT | (0 if exist_ok else os.O_EXCL)
+        if exist_ok and self.exists():
+            import time  # noqa: PLC0415  only here
+
+            now_ns = time.time_ns()
+            self._change("utime", atime_ns=now_ns, mtime_ns=now_ns)
+            return
+        os.close(self._open_fd(flags, mode))
+
+    def mkdir(self, mode: int = 0o755, parents: bool = False, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002  pathlib's
+        """Create the folder."""
+        try:
+            self._change("mkdir", mode=mode)
+        except FileNotFoundError:
+            if not parents or self._path.parent == self._path:
+                raise
+            self.parent.mkdir(parents=True, exist_ok=True)
+            self.mkdir(mode, exist_ok=exist_ok)
+        except FileExistsError:
+            if not exist_ok or not self.is_dir():
+                raise
+
+    def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002  pathlib's
+        """Remove the file or symlink."""
+        try:
+            self._change("unlink")
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def rmdir(self) -> None:
+        """Remove the empty folder."""
+        self._change("rmdir")
+
+    def rename(self, target: str | os.PathLike[str] | ContainerPath) -> ContainerPath:
+        """Rename to a path of the same container; a relative one is beside this one."""
+        new = self.parent / str(target)
+        self._change("rename", target=str(new))
+        return new
+
+    replace = rename
+
+    def readlink(self) -> ContainerPath:
+        """Return where the symlink points, as it says itself."""
+        answer, _ = self._ask("readlink")
+        return ContainerPath(self._call, str(answer["target"]))
+
+    def symlink_to(self, target: str | os.PathLike[str] | ContainerPath) -> None:
+        """Make this path a symlink to `target`, which need not exist."""
+        self._change("symlink", target=str(target))
+
+    def chmod(self, mode: int) -> None:
+        """Change the permissions, symlinks followed."""
+        self._change("chmod", mode=mode)
+
+    def chown(self, uid: int = -1, gid: int = -1, *, follow_symlinks: bool = True) -> None:
+        """Change the owner, in the container's ids; -1 leaves one as it is."""
+        self._change("chown" if follow_symlinks else "lchown", uid=uid, gid=gid)
+
+    def iterdir(self) -> Iterator[ContainerPath]:
+        """Yield the entries of the folder, in no order."""
+        for name in self._names():
+            yield self / name
+
+    def glob(self, pattern: str) -> Iterator[ContainerPath]:
+        """Yield what matches a pattern relative to here; `**` is any number of folders."""
+        parts = PurePosixPath(pattern).parts
+        if not parts or pattern.startswith("/"):
+            raise ValueError(f"unacceptable pattern: {pattern!r}")
+        yield from self._matches(parts, set())
+
+    def rglob(self, pattern: str) -> Iterator[ContainerPath]:
+        """Yield what matches a pattern anywhere below."""
+        yield from self._matches(("**", *PurePosixPath(pattern).parts), set())
+
+    def _matches(self, parts: tuple[str, ...], seen: set[str]) -> Iterator[ContainerPath]:
+        head, rest = parts[0], parts[1:]
+        if head == "**":
+            for folder in [self, *self._folders_below()]:
+                if not rest:
+                    found: Iterator[ContainerPath] = iter([folder])
+                else:
+                    found = folder._matches(rest, set())
+                for path in found:
+                    if str(path) not in seen:
+                        seen.add(str(path))
+                        yield path
+            return
+        for entry in self._entries_matching(head):
+            if not rest:
+                yield entry
+            elif entry.is_dir():
+                yield from entry._matches(rest, seen)
+
+    def _entries_matching(self, pattern: str) -> list[ContainerPath]:
+        if not any(char in pattern for char in "*?["):
+            entry = self / pattern
+            return [entry] if entry._mode(follow=False) is not None else []
+        return [self / name for name in self._names_or_none() if fnmatchcase(name, pattern)]
+
+    def _folders_below(self) -> Iterator[ContainerPath]:
+        for name in self._names_or_none():
+            entry = self / name
+            if stat.S_ISDIR(entry._mode(follow=False) or 0):
+                yield entry
+                yield from entry._folders_below()
+
+    def _names_or_none(self) -> list[str]:
+        try:
+            return self._names()
+        except (NotADirectoryError, FileNotFoundError):
+            return []
+
+    def _names(self) -> list[str]:
+        fd = self._open_fd(os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def _mode(self, *, follow: bool) -> int | None:
+        try:
+            return self.stat(follow_symlinks=follow).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
+            raise
+
+    def _open_fd(self, flags: int, mode: int = 0o644) -> int:
+        _, fds = self._ask("open", flags=flags, mode=mode)
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(os.fstat(fds[0]).st_mode):
+                os.set_blocking(fds[0], True)
+        return fds[0]
+
+    def _change(self, how: str, **details: object) -> None:
+        self._ask("change", how=how, **details)
+
+    def _ask(self, op: str, **details: object) -> tuple[Message, list[int]]:
+        path = str(self._path)
+        try:
+            return self._call({"op": op, "path": path, **details})
+        except OSError as error:
+            # the kernel's errno picks the subclass: FileNotFoundError and its siblings
+            raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
+
+
+def absolute(path: str | os.PathLike[str], workdir: str) -> str:
+    """Return a path as the container sees it, from its working directory when it is relative."""
+    return posixpath.join(workdir, os.fspath(path))

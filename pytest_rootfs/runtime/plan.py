@@ -1,0 +1,185 @@
+"""From a checked spec to a plan: flat lists of steps, as data.
+
+A plan says everything that the spawner and the init will do; they only carry it out. It can be
+printed (`pytest-rootfs run --explain`) and compared, and needs no privilege to be made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_rootfs.kernel import capabilities, syscalls
+from pytest_rootfs.runtime.ids import Ids
+from pytest_rootfs.runtime.spec import ContainerOptions, Limits
+
+DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+}
+DEV_LINKS = {
+    "dev/fd": "/proc/self/fd",
+    "dev/stdin": "/proc/self/fd/0",
+    "dev/stdout": "/proc/self/fd/1",
+    "dev/stderr": "/proc/self/fd/2",
+    "dev/ptmx": "pts/ptmx",
+}
+MASKED_FILES = ("proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_list")
+MASKED_DIRS = ("proc/acpi", "proc/asound", "proc/scsi", "sys/firmware")
+READONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+INIT_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+SHM_BYTES = 64 << 20
+
+Step = tuple[Any, ...]
+"""A name and its arguments; JSON values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A plan and its name: containers of one spec share it."""
+
+    key: str
+    content: Mapping[str, Any]
+    """JSON; see `make_plan` for its keys."""
+
+    @property
+    def hidden(self) -> list[str]:
+        """Paths that are never changes of the container: the init layer's and mount points."""
+        targets = self.content["init_layer"]["targets"]
+        return [*INIT_FILES, "/dev", "/proc", "/sys", *sorted(targets)]
+
+    def describe(self) -> list[str]:
+        """Write the plan for a person, a step a line."""
+        content = self.content
+        lines = [
+            f"spawner: cgroup limits {content['limits']}",
+            f"spawner: tmpfs for the rw layer {content['rw']}",
+            f"spawner: init layer {content['init_layer']}",
+            f"spawner: overlay of {', '.join(content['layers'])}",
+            f"spawner: clone3 {content['namespaces']:#x}",
+            f"spawner: uid_map {content['uid_map']} gid_map {content['gid_map']}",
+        ]
+        for step, *arguments in [*content["init"], *content["late"]]:
+            lines.append(" ".join(["init:", step, *(repr(argument) for argument in arguments)]))
+        return lines
+
+
+def make_plan(
+    *,
+    layers: Sequence[str],
+    has_host_tree: bool,
+    options: ContainerOptions,
+    limits: Limits,
+    hostname: str,
+    workdir: str,
+    ids: Ids,
+    mount_kinds: Sequence[str],
+    resolv_conf: str,
+) -> Plan:
+    """Return the plan of a container.
+
+    `layers` topmost first; `limits` are those that will be enforced; `mount_kinds` says "dir" or
+    "file" for each of the mounts, whose trees travel as descriptors in the same order; `workdir` is
+    made in the init layer if the image has none.
+    """
+    inner_uids = [[inside, inside, count] for inside, _, count in ids.uid_map]
+    inner_gids = [[inside, inside, count] for inside, _, count in ids.gid_map]
+    content: dict[str, Any] = {
+        "layers": list(layers),
+        "host_tree": len(mount_kinds) if has_host_tree else -1,
+        "limits": {"memory": limits.memory, "cpus": limits.cpus, "pids": limits.pids},
+        "rw": {"size": str(limits.disk), "mode": "755"},
+        "init_layer": {
+            "workdir": workdir,
+            **_init_layer(options, hostname, mount_kinds, resolv_conf),
+        },
+        "namespaces": _namespaces(options),
+        "uid_map": inner_uids,
+        "gid_map": inner_gids,
+        "init": _init_steps(options, hostname, ids),
+        "late": [("drop_capabilities", capabilities.mask(_kept_capabilities(options)))],
+    }
+    content["init_layer"]["key"] = _digest([content["init_layer"], content["layers"]])
+    key = _digest(content)
+    return Plan(key=key, content=content)
+
+
+def _kept_capabilities(options: ContainerOptions) -> list[str]:
+    return list(capabilities.DEFAULT if options.capabilities is None else options.capabilities)
+
+
+def _namespaces(options: ContainerOptions) -> int:
+    flags = (
+        syscalls.CLONE_NEWUSER
+        | syscalls.CLONE_NEWNS
+        | syscalls.CLONE_NEWPID
+        | syscalls.CLONE_NEWIPC
+        | syscalls.CLONE_NEWUTS
+        | syscalls.CLONE_NEWCGROUP
+    )
+    return flags if options.network == "host" else flags | syscalls.CLONE_NEWNET
+
+
+def _init_layer(
+    options: ContainerOptions,
+    hostname: str,
+    mount_kinds: Sequence[str],
+    resolv_conf: str,
+) -> dict[str, Any]:
+    targets = {tmpfs.target: "dir" for tmpfs in options.tmpfs or ()}
+    for mount, kind in zip(options.mounts or (), mount_kinds):
+        targets[mount.target] = kind
+    return {
+        "dirs": ["proc", "sys", "dev", "dev/pts", "dev/shm", "dev/mqueue", "etc"],
+        "files": {
+            "etc/hosts": (
+                f"127.0.0.1\tlocalhost {hostname}\n"
+                f"::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n"
+            ),
+            "etc/hostname": f"{hostname}\n",
+            "etc/resolv.conf": resolv_conf,
+            **{f"dev/{name}": "" for name in DEVICES},
+        },
+        "symlinks": DEV_LINKS,
+        "targets": targets,
+    }
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _init_steps(options: ContainerOptions, hostname: str, ids: Ids) -> list[Step]:
+    pts_gid = "" if ids.is_single else ",gid=5"
+    has_own_network = options.network != "host"
+    return [
+        ("join_groups",),
+        ("set_rlimits",),
+        ("become_root",),
+        *([("raise_loopback",)] if has_own_network else []),
+        ("make_private",),
+        ("attach_root", bool(options.readonly)),
+        ("mount", "proc", "proc", ""),
+        ("mount", "sysfs", "sys", "") if has_own_network else ("bind_host_sys",),
+        *(("bind_device", name, *numbers) for name, numbers in DEVICES.items()),
+        ("mount", "devpts", "dev/pts", f"newinstance,ptmxmode=0666,mode=0620{pts_gid}"),
+        ("mount", "tmpfs", "dev/shm", f"mode=1777,size={SHM_BYTES}"),
+        ("mount", "mqueue", "dev/mqueue", ""),
+        ("forbid_user_namespaces",),
+        *(("mask_file", path) for path in MASKED_FILES if os.path.exists(f"/{path}")),
+        *(("mask_dir", path) for path in MASKED_DIRS if os.path.isdir(f"/{path}")),
+        *(("make_readonly", path) for path in READONLY if os.path.exists(f"/{path}")),
+        *(("tmpfs", item.target, item.size_bytes, 0o1777) for item in options.tmpfs or ()),
+        *(("bind", index, item.target) for index, item in enumerate(options.mounts or ())),
+        ("pivot",),
+        ("set_hostname", hostname),
+        ("protect",),
+    ]

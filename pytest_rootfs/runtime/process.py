@@ -1,0 +1,374 @@
+"""A command that runs in a container: `subprocess`'s names, with figures."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import IO, Generic, Protocol, TypeVar, cast
+
+from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.runtime import protocol
+from pytest_rootfs.runtime.client import Conversation, PeerGone
+from pytest_rootfs.runtime.protocol import Message
+
+Text = TypeVar("Text", str, bytes)
+
+READ_BYTES = 1 << 16
+HELD_PIPE_GRACE_S = 0.05
+"""How long a pipe may stay silent, after the command has ended, until a daemon is said to hold it."""
+
+HELD_PIPE_LIMIT_S = 1.0
+"""How long a pipe is read, after the command has ended, that does not stay silent."""
+
+
+class CompletedProcess(subprocess.CompletedProcess[Text], Generic[Text]):
+    """A finished command: `subprocess.CompletedProcess` with what it cost.
+
+    `duration_s` is wall time; `user_s`, `system_s` and `max_rss_bytes` are those of the command and
+    the children it waited for (getrusage(2)); `oom_killed` tells whether the memory limit killed a
+    process meanwhile.
+    """
+
+    def __init__(
+        self,
+        args: str | Sequence[str],
+        returncode: int,
+        stdout: Text | None,
+        stderr: Text | None,
+        *,
+        ending: Ending,
+        oom_killed: bool,
+    ) -> None:
+        super().__init__(args, returncode, stdout, stderr)
+        self.duration_s = ending.duration_s
+        self.user_s = ending.user_s
+        self.system_s = ending.system_s
+        self.max_rss_bytes = ending.max_rss_bytes
+        self.oom_killed = oom_killed
+
+
+class Ending:
+    """How a command ended, as init reports it."""
+
+    __slots__ = ("duration_s", "max_rss_bytes", "returncode", "system_s", "user_s")
+
+    def __init__(self, message: Message, duration_s: float) -> None:
+        self.returncode = int(message["exit"])
+        self.user_s = float(message["user_s"])
+        self.system_s = float(message["system_s"])
+        self.max_rss_bytes = int(message["max_rss_bytes"])
+        self.duration_s = duration_s
+
+
+class Agent(Protocol):
+    """What a process needs of its container's init."""
+
+    def ask(self, message: Message, fds: Sequence[int] = ()) -> Message:
+        """Return the answer to a call."""
+
+    def died(self) -> ContainerDied:
+        """Return why the container is dead."""
+
+
+class Process:
+    """A command under way, like `subprocess.Popen`.
+
+    `pid` is the container's. Streams that were piped are file objects, text or bytes as asked for.
+    Leaving the `with` block kills nothing: it closes the streams and waits, as `subprocess` does.
+    """
+
+    def __init__(
+        self,
+        args: str | Sequence[str],
+        started: Message,
+        fds: list[int],
+        *,
+        piped: Sequence[int],
+        conversation: Conversation,
+        agent: Agent,
+        text: bool,
+        is_tty: bool = False,
+    ) -> None:
+        self.args = args
+        self.pid = int(started["pid"])
+        self.marker = int(started["marker"])
+        self.returncode: int | None = None
+        self.ending: Ending | None = None
+        self.tty_fd: int | None = fds[0] if is_tty else None
+        """The terminal's master side with `tty=True`; a descriptor that the process owns."""
+        self._text = text
+        self._conversation = conversation
+        self._agent = agent
+        self._began = time.monotonic()
+        self._fds = {} if is_tty else dict(zip(piped, fds))
+        self._streams: dict[int, IO[str] | IO[bytes]] = {}
+
+    @property
+    def stdin(self) -> IO[str] | IO[bytes] | None:
+        """The stream that the command reads, if it is piped."""
+        return self._stream(0, "w")
+
+    @property
+    def stdout(self) -> IO[str] | IO[bytes] | None:
+        """The stream that the command writes, if it is piped."""
+        return self._stream(1, "r")
+
+    @property
+    def stderr(self) -> IO[str] | IO[bytes] | None:
+        """The stream of its complaints, if it is piped."""
+        return self._stream(2, "r")
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while the command runs; negative for a signal."""
+        if self.returncode is None:
+            with contextlib.suppress(TimeoutError, BlockingIOError):
+                self._take_ending(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; raises `subprocess.TimeoutExpired` after `timeout` seconds."""
+        if self.returncode is None:
+            try:
+                self._take_ending(timeout)
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
+        assert self.returncode is not None  # noqa: S101  _take_ending sets it or raises
+        return self.returncode
+
+    def communicate(
+        self, input: str | bytes | None = None, timeout: float | None = None
+    ) -> tuple[str | bytes | None, str | bytes | None]:
+        """Send input, read both streams to their end, wait; as `subprocess.Popen` does."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        out, err, is_late = self._pump(_encoded(input), deadline)
+        if is_late:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0, out, err)
+        return self.decoded(out), self.decoded(err)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the command, unless it has ended."""
+        if self.poll() is None:
+            self._agent.ask({"op": "signal", "pid": self.pid, "signal": int(number)})
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def kill_tree(self) -> None:
+        """Kill the command and everything that it has started; returns when all are dead."""
+        self._agent.ask({"op": "kill_tree", "marker": self.marker})
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the terminal its size (with `tty=True`)."""
+        import fcntl  # noqa: PLC0415  only terminals need these
+        import struct  # noqa: PLC0415
+        import termios  # noqa: PLC0415
+
+        if self.tty_fd is None:
+            raise ValueError("the process has no terminal: start it with tty=True")
+        fcntl.ioctl(self.tty_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def close(self) -> None:
+        """Close the streams and the terminal; the command goes on. Idempotent."""
+        for stream in self._streams.values():
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+        self._streams.clear()
+        protocol.close_all(list(self._fds.values()))
+        self._fds.clear()
+        if self.tty_fd is not None:
+            os.close(self.tty_fd)
+            self.tty_fd = None
+        self._conversation.close()
+
+    def finish(
+        self, data: bytes | None, deadline: float | None
+    ) -> tuple[bytes | None, bytes | None, bool]:
+        """Send input, read to the end; return both outputs and whether the deadline passed.
+
+        Pipes that a daemon still holds are handed to init, which goes on reading them.
+        """
+        out, err, is_late = self._pump(data, deadline)
+        if not is_late:
+            self._hand_over_held_pipes()
+        return out, err, is_late
+
+    def __enter__(self) -> Process:
+        """Return the process."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the streams and wait."""
+        for stream in list(self._streams.values()):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+        if self.returncode is None:
+            self.wait()
+        self.close()
+
+    def __del__(self) -> None:
+        """Close descriptors of a process that nobody closed."""
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def decoded(self, data: bytes | None) -> str | bytes | None:
+        """Return output as the caller wants it: text with universal newlines, or bytes."""
+        if data is None or not self._text:
+            return data
+        return data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+
+    def _stream(self, number: int, mode: str) -> IO[str] | IO[bytes] | None:
+        if number not in self._streams and number in self._fds:
+            raw = io.FileIO(self._fds.pop(number), mode, closefd=True)
+            if mode == "w":
+                binary: IO[bytes] = cast("IO[bytes]", io.BufferedWriter(raw))  # same methods
+            else:
+                binary = cast("IO[bytes]", io.BufferedReader(raw))  # same methods
+            self._streams[number] = (
+                io.TextIOWrapper(binary, "utf-8", "replace", write_through=mode == "w")
+                if self._text
+                else binary
+            )
+        return self._streams.get(number)
+
+    def _take_ending(self, timeout_s: float | None) -> None:
+        try:
+            message, _ = self._conversation.receive(timeout_s)
+        except PeerGone:
+            raise self._agent.died() from None
+        self.ending = Ending(message, time.monotonic() - self._began)
+        self.returncode = self.ending.returncode
+
+    def _pump(
+        self, data: bytes | None, deadline: float | None
+    ) -> tuple[bytes | None, bytes | None, bool]:
+        """Move bytes until the command has ended and its pipes are dry, or the deadline passed."""
+        pump = _Pump(self._take_pipes(), data)
+        if self.returncode is None:
+            pump.watch(self._conversation.socket)
+        while pump.has_work:
+            wait_s = None if deadline is None else max(deadline - time.monotonic(), 0)
+            if self.returncode is not None:
+                wait_s = HELD_PIPE_GRACE_S
+            ready = pump.turn(wait_s)
+            if self._conversation.socket.fileno() in ready:
+                pump.forget(self._conversation.socket.fileno())
+                self._take_ending(None)
+                pump.stop_input()
+                deadline = time.monotonic() + HELD_PIPE_LIMIT_S
+            elif not ready or (deadline is not None and time.monotonic() > deadline):
+                break
+        self._fds.update(pump.open_fds())
+        is_late = self.returncode is None
+        return pump.output(1), pump.output(2), is_late
+
+    def _take_pipes(self) -> dict[int, int]:
+        """Return the descriptors of the streams, whose buffers are given up."""
+        for number, stream in list(self._streams.items()):
+            with contextlib.suppress(ValueError, BrokenPipeError):
+                stream.flush()
+                self._fds[number] = os.dup(stream.fileno())
+                stream.close()
+        self._streams.clear()
+        taken, self._fds = self._fds, {}
+        return taken
+
+    def _hand_over_held_pipes(self) -> None:
+        held = list(self._fds.values())
+        self._fds.clear()
+        if held:
+            with contextlib.suppress(ContainerDied):
+                self._agent.ask({"op": "adopt"}, held)
+            protocol.close_all(held)
+
+
+class _Pump:
+    """The pipes of a command between poll(2) calls."""
+
+    def __init__(self, fds: dict[int, int], data: bytes | None) -> None:
+        self._poll = select.poll()
+        self._number = {fd: number for number, fd in fds.items()}
+        self._chunks: dict[int, list[bytes]] = {n: [] for n in fds if n != 0}
+        self._data = memoryview(data or b"")
+        self._others: set[int] = set()
+        for number, fd in fds.items():
+            os.set_blocking(fd, False)
+            self._poll.register(fd, select.POLLOUT if number == 0 else select.POLLIN)
+        if 0 in fds and not self._data:
+            self._close(fds[0])
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._number or self._others)
+
+    def watch(self, channel: socket.socket) -> None:
+        self._others.add(channel.fileno())
+        self._poll.register(channel, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        self._others.discard(fd)
+        self._poll.unregister(fd)
+
+    def turn(self, wait_s: float | None) -> list[int]:
+        """Move what can be moved; return the descriptors that were ready."""
+        ready = [fd for fd, _ in self._poll.poll(None if wait_s is None else wait_s * 1000)]
+        for fd in ready:
+            if self._number.get(fd) == 0:
+                self._write(fd)
+            elif fd in self._number:
+                self._read(fd)
+        return ready
+
+    def stop_input(self) -> None:
+        """Give up sending: nobody reads any more."""
+        for fd in [fd for fd, number in self._number.items() if number == 0]:
+            self._close(fd)
+
+    def open_fds(self) -> dict[int, int]:
+        """Return the pipes that have not ended, by number."""
+        return {number: fd for fd, number in self._number.items()}
+
+    def output(self, number: int) -> bytes | None:
+        chunks = self._chunks.get(number)
+        return None if chunks is None else b"".join(chunks)
+
+    def _write(self, fd: int) -> None:
+        try:
+            self._data = self._data[os.write(fd, self._data[: 1 << 16]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._close(fd)
+            return
+        if not self._data:
+            self._close(fd)
+
+    def _read(self, fd: int) -> None:
+        try:
+            chunk = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        if chunk:
+            self._chunks[self._number[fd]].append(chunk)
+        else:
+            self._close(fd)
+
+    def _close(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        del self._number[fd]
+        os.close(fd)
+
+
+def _encoded(data: str | bytes | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data

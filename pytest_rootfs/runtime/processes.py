@@ -1,0 +1,88 @@
+"""The processes of a container, as its init sees them in /proc; proc(5).
+
+Every command starts in a cgroup namespace of its own. A process cannot leave it without
+CAP_SYS_ADMIN, and its children inherit it, so it tells for certain which processes a command
+started, daemons that were re-parented included.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_rootfs.runtime.protocol import Message
+
+LISTED = 200
+
+
+def marker_of(pid: int | str) -> int:
+    """Return the number of a process's cgroup namespace, 0 when it is gone."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/cgroup").st_ino
+    except OSError:
+        return 0
+
+
+def kill_marked(marker: int) -> None:
+    """Kill every process with a marker; returns when none is left but zombies.
+
+    Stopped first, so that a fork bomb cannot outrun the kills.
+    """
+    while pids := _marked(marker):
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pass
+
+
+def _marked(marker: int) -> list[int]:
+    own = os.getpid()
+    return [
+        pid
+        for pid in _pids()
+        if pid != own and marker_of(pid) == marker and _stat_fields(pid)[0] not in ("Z", "X", "")
+    ]
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def listing() -> list[Message]:
+    """Describe every process but init: pid, ppid, user id, state, argv; at most 200."""
+    found = []
+    for pid in sorted(_pids())[:LISTED]:
+        if pid == 1:
+            continue
+        try:
+            user = os.stat(f"/proc/{pid}").st_uid
+            argv = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").split(b"\0")
+        except OSError:
+            continue
+        state, parent, name = _stat_fields(pid)
+        shown = [os.fsdecode(word) for word in argv] if argv != [b""] else [f"[{name}]"]
+        found.append({"pid": pid, "ppid": parent, "user": user, "state": state, "argv": shown})
+    return found
+
+
+def _stat_fields(pid: int) -> tuple[str, int, str]:
+    """Return state, parent and name from /proc/<pid>/stat; ("", 0, "") when it is gone."""
+    try:
+        text = _read(f"/proc/{pid}/stat")
+    except OSError:
+        return "", 0, ""
+    name, _, rest = text.partition(b"(")[2].rpartition(b") ")
+    fields = rest.split()
+    return fields[0].decode(), int(fields[1]), os.fsdecode(name)
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 65536)
+    finally:
+        os.close(fd)

@@ -1,0 +1,132 @@
+"""Frames between the processes: small JSON objects with descriptors, over SOCK_SEQPACKET.
+
+One socket pair a conversation: a call carries the far end of a fresh pair as its first
+descriptor, and what is sent there is the answer. So calls from several threads never mix, and a
+peer that dies is an end of file in every open conversation. Never pickle: what an init sends is
+untrusted, so every frame has a bound and every wait may have a deadline.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any  # frames are JSON: their shape is checked by whoever reads a key
+
+    Message = dict[str, Any]
+else:
+    Message = dict
+
+INLINE_BYTES = 64 * 1024
+"""Longer frames travel in a memory file: a socket buffer holds about 200 kB."""
+
+OVERFLOW = b"[]"
+"""What is sent in place of such a frame; no frame is a list."""
+
+FRAME_BYTES = 16 * 1024 * 1024
+MAX_FDS = 250
+"""SCM_MAX_FD is 253 (net/scm.h); 128 layers and the trees of a container fit."""
+
+_DESCRIPTOR_BYTES = socket.CMSG_SPACE(MAX_FDS * 4)
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a new conversation."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(
+    peer: socket.socket, message: Mapping[str, object], fds: Sequence[int] = (), *, encoded: str = ""
+) -> None:
+    """Send one frame; raises OSError when the peer is gone.
+
+    `encoded` is the message as JSON text, for callers that send the same one again and again.
+    """
+    data = (encoded or _encode(message)).encode()
+    if len(data) <= INLINE_BYTES:
+        _send(peer, data, fds)
+        return
+    overflow_fd = os.memfd_create("frame")
+    try:
+        _write_all(overflow_fd, data)
+        _send(peer, OVERFLOW, [*fds, overflow_fd])
+    finally:
+        os.close(overflow_fd)
+
+
+def receive(peer: socket.socket) -> tuple[Message | None, list[int]]:
+    """Return the next frame and its descriptors; (None, []) at the end of file.
+
+    Raises OSError when the frame is malformed or longer than 16 MiB, TimeoutError when the
+    socket has a time-out and it passed.
+    """
+    data, ancillary, flags, _ = peer.recvmsg(
+        INLINE_BYTES, _DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC
+    )
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % 4])
+    received = list(fds)
+    if not data:
+        return None, []
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise OSError("frame is longer than its bound")
+        if data == OVERFLOW and received:
+            data = _read_overflow(received.pop())
+        message = json.loads(data)
+        if not isinstance(message, dict):
+            raise OSError("frame is not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        close_all(received)
+        raise OSError(f"malformed frame from a container process: {error}") from None
+    return message, received
+
+
+def error_frame(error: OSError, step: str) -> Message:
+    """Describe a failed step for the other side: its name, its argument and its errno."""
+    return {
+        "error": {
+            "step": step,
+            "errno": error.errno or 0,
+            "text": error.strerror or str(error),
+            "subject": "" if error.filename is None else str(error.filename),
+        }
+    }
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close descriptors that nobody wants."""
+    for fd in fds:
+        os.close(fd)
+
+
+def _send(peer: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    if fds:
+        rights = array.array("i", fds)
+        peer.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    else:
+        peer.send(data)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _read_overflow(fd: int) -> bytes:
+    try:
+        size = os.fstat(fd).st_size
+        if size > FRAME_BYTES:
+            raise OSError(f"{size} bytes")
+        return os.pread(fd, size, 0)
+    finally:
+        os.close(fd)

@@ -1,0 +1,209 @@
+"""Start the warden and the spawner, and talk to them; one session for one engine.
+
+The warden is started with `subprocess`, so the size of the pytest process does not matter and none
+of its threads, locks and buffers is copied. It has a process session of its own: Ctrl-C reaches
+pytest alone, which then ends everything in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_rootfs import errors
+from pytest_rootfs.errors import HostUnsupported, RootfsError
+from pytest_rootfs.runtime import ids, protocol
+from pytest_rootfs.runtime.client import Conversation, Peer, PeerGone, StepFailed
+
+JOB_TIMEOUT_S = 600.0
+APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+APPARMOR_REPAIR = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+ENDING_S = 15.0
+
+_PROGRAM = (
+    "import sys; sys.path.insert(0, {package!r}); "
+    "from pytest_rootfs.runtime.warden import main; main({fd})"
+)
+
+
+class Session:
+    """The processes of one engine, from the first container to `close`."""
+
+    def __init__(self, own_ids: ids.Ids, layers_fd: int, layers_path: Path) -> None:
+        """Start them; raises HostUnsupported with the way out.
+
+        `layers_fd` is the folder of layers unpacked for these ids, at `layers_path`.
+        """
+        self.ids = own_ids
+        self._plans: set[str] = set()
+        own_warden, far_warden = protocol.pair()
+        own_spawner, far_spawner = protocol.pair()
+        with far_warden, far_spawner:
+            self._process = _start_warden(far_warden.fileno())
+            self._warden = Peer(own_warden)
+            self.spawner = Peer(own_spawner)
+            try:
+                answer = self._enter(far_spawner.fileno(), layers_fd, layers_path)
+            except BaseException:
+                self.close()
+                raise
+        self.cgroup_kind = str(answer["cgroup"]["kind"])
+        self.controllers: dict[str, bool] = dict(answer["cgroup"]["controllers"])
+        self.limit_reasons: dict[str, str] = dict(answer["cgroup"]["reasons"])
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether warden and spawner still run."""
+        return self._process.poll() is None
+
+    def create(
+        self, container_id: str, key: str, plan: Mapping[str, Any], fds: Sequence[int]
+    ) -> Conversation:
+        """Ask the spawner for a container; its pid and then its readiness are the answers."""
+        if key not in self._plans:
+            self.spawner.call({"op": "plan", "key": key, "plan": plan})
+            self._plans.add(key)
+        return self.spawner.ask({"op": "create", "id": container_id, "plan": key}, fds)
+
+    def forget_plans(self) -> None:
+        """Remember that the spawner has dropped its plans."""
+        self._plans.clear()
+
+    def tree(self, path: str, *, readonly: bool, recursive: bool = True) -> int:
+        """Return a detached copy of a host tree; id-mapped when root."""
+        peer = self._warden if self.ids.mode == "rootful" else self.spawner
+        message = {"op": "tree", "path": path, "readonly": readonly, "recursive": recursive}
+        _, fds = peer.call(message)
+        return fds[0]
+
+    def job(
+        self,
+        function: str,
+        args: Mapping[str, object],
+        fds: Sequence[int],
+        *,
+        layers: Sequence[str] = (),
+        trees: Sequence[int] = (),
+    ) -> dict[str, Any]:
+        """Run a function of `store.jobs` inside the user namespace; return what it returns.
+
+        `layers` (topmost first) are opened there and follow `fds`; `trees` says which of `fds` are
+        folders that it mounts or pivots into. Raises what it raised.
+        """
+        message = {
+            "op": "job",
+            "module": "pytest_rootfs.store.jobs",
+            "function": function,
+            "args": args,
+            "layers": list(layers),
+            "trees": list(trees),
+        }
+        answer, _ = self._warden.call(message, fds, timeout_s=JOB_TIMEOUT_S)
+        if "raised" in answer:
+            raise _rebuilt(answer["raised"], function)
+        return answer
+
+    def close(self) -> None:
+        """End every process and remove the cgroups; returns when they are gone. Idempotent."""
+        self.spawner.close()
+        self._warden.close()
+        try:
+            self._process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _enter(self, spawner_fd: int, layers_fd: int, layers_path: Path) -> dict[str, Any]:
+        own = self.ids
+        is_mapped = own.mode == "rootless"
+        message = {
+            "op": "start",
+            "rootful": own.mode == "rootful",
+            "uid_map": own.uid_map,
+            "gid_map": own.gid_map,
+            "helpers": {
+                "uid_map": ids.find_helper("newuidmap") if is_mapped else None,
+                "gid_map": ids.find_helper("newgidmap") if is_mapped else None,
+            },
+            "layers_path": str(layers_path),
+            "cgroup": os.environ.get("PYTEST_ROOTFS_CGROUP"),
+        }
+        try:
+            answer, _ = self._warden.call(message, [spawner_fd, layers_fd])
+        except StepFailed as error:
+            raise explained(error) from error
+        except PeerGone as error:
+            raise RuntimeError("the warden ended at its start; please report this") from error
+        return answer
+
+
+def explained(error: StepFailed) -> RootfsError:
+    """Turn the failure of a user namespace into what it means on this host."""
+    denied = (errno.EPERM, errno.EACCES)
+    if error.errno in denied and _is_one(APPARMOR) and os.getuid() != 0:
+        return HostUnsupported(
+            "AppArmor denies user namespaces to ordinary users on this host",
+            detail=str(error),
+            hint=f"{APPARMOR_REPAIR} (or run as root, or give the interpreter a profile)",
+        )
+    if error.errno == errno.ENOSPC:
+        return HostUnsupported(
+            "this host allows no more user namespaces",
+            detail=str(error),
+            hint="sudo sysctl -w user.max_user_namespaces=15000",
+        )
+    if error.errno in denied:
+        return HostUnsupported(
+            "this host lets us make no user namespace",
+            detail=str(error),
+            hint=(
+                "sudo sysctl -w kernel.unprivileged_userns_clone=1; inside docker start the "
+                "container with --privileged"
+            ),
+        )
+    return HostUnsupported(f"containers cannot be started here: {error}")
+
+
+def _is_one(path: Path) -> bool:
+    try:
+        return path.read_text().strip() == "1"
+    except OSError:
+        return False
+
+
+def _start_warden(fd: int) -> subprocess.Popen[bytes]:
+    package = str(Path(errors.__file__).parent.parent)
+    program = _PROGRAM.format(package=package, fd=fd)
+    return subprocess.Popen(  # noqa: S603  our own interpreter and program
+        [_interpreter(), "-I", "-S", "-c", program],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=None if os.environ.get("PYTEST_ROOTFS_DEBUG") else subprocess.DEVNULL,
+        pass_fds=[fd],
+        start_new_session=True,
+        cwd="/",
+        env={"LANG": "C.UTF-8"},
+    )
+
+
+def _interpreter() -> str:
+    """Return this interpreter; a virtual environment's link to it would be followed anyway."""
+    with contextlib.suppress(OSError):
+        return os.path.realpath(sys.executable, strict=True)
+    return sys.executable
+
+
+def _rebuilt(raised: Mapping[str, str], function: str) -> Exception:
+    """Return the error that a job raised: ours by its class, anything else as a defect."""
+    kind = getattr(errors, raised["class"], None)
+    if isinstance(kind, type) and issubclass(kind, RootfsError):
+        return kind(raised["what"], detail=raised["detail"], hint=raised["hint"])
+    return RuntimeError(f"{function}: {raised['class']}: {raised['text']}; please report this")
+
+

@@ -1,0 +1,229 @@
+"""What a container is asked to be: frozen, checked once, trusted afterwards."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+from pytest_rootfs import settings
+from pytest_rootfs.kernel import capabilities
+
+Network = Literal["none", "host"]
+DEFAULT_TMPFS_BYTES = 256 << 20
+_RESERVED = ("/proc", "/sys", "/dev")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A host file or folder shown in the container."""
+
+    source: Path
+    target: str
+    is_readonly: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tmpfs:
+    """A temporary file system in the container; `size_bytes` bounds it."""
+
+    target: str
+    size_bytes: int = DEFAULT_TMPFS_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a container may use; None is no limit. Sizes in bytes, `cpus` in cores."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    disk: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerOptions:
+    """The keywords of the mark, checked. A field that is None was not asked for."""
+
+    user: str | None = None
+    workdir: str | None = None
+    env: Mapping[str, str] | None = None
+    hostname: str | None = None
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    disk: int | None = None
+    timeout: float | None = None
+    network: Network | None = None
+    mounts: tuple[Mount, ...] | None = None
+    tmpfs: tuple[Tmpfs, ...] | None = None
+    readonly: bool | None = None
+    capabilities: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_keywords(
+        cls, keywords: Mapping[str, object], *, defaults: ContainerOptions | None = None
+    ) -> ContainerOptions:
+        """Check keywords as people write them; None means "not asked for".
+
+        Raises TypeError for an unknown keyword, naming the closest one, and ValueError naming the
+        key for a value that does not fit.
+        """
+        known = [field.name for field in fields(cls)]
+        checked: dict[str, object] = {}
+        for key, value in keywords.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                meant = f", did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"unknown keyword {key!r}{meant} (accepted: {', '.join(known)})")
+            if value is not None:
+                checked[key] = _CHECKS[key](key, value)
+        base = cls() if defaults is None else defaults
+        return replace(base, **checked)  # type: ignore[arg-type]  # each value was checked above
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force: what was asked for over the defaults of every container."""
+        return Limits(
+            memory=self.memory,
+            cpus=self.cpus,
+            pids=settings.DEFAULT_PIDS if self.pids is None else self.pids,
+            disk=settings.DEFAULT_DISK_BYTES if self.disk is None else self.disk,
+        )
+
+    @property
+    def timeout_s(self) -> float:
+        """The time that a command may take unless its call says otherwise."""
+        return settings.DEFAULT_TIMEOUT_S if self.timeout is None else self.timeout
+
+
+def _text(key: str, value: object) -> str:
+    if isinstance(value, int) and key == "user":
+        value = str(value)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{key}={value!r} is not a text without null characters")
+    return value
+
+
+def _absolute_path(key: str, value: object) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise ValueError(f"{key}={value!r} is not an absolute path in the container")
+    return path
+
+
+def _hostname(key: str, value: object) -> str:
+    name = _text(key, value)
+    if len(name) > 64 or not all(char.isascii() and (char.isalnum() or char in "-.") for char in name):
+        raise ValueError(f"{key}={value!r} is not a host name: up to 64 letters, digits, - and .")
+    return name
+
+
+def _env(key: str, value: object) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}={value!r} is not a mapping of names to values")
+    for name, text in value.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise ValueError(f"{key} has {name!r}, which is not the name of a variable")
+        if not isinstance(text, str) or "\0" in text:
+            raise ValueError(f"{key} has {name}={text!r}: a value is a text")
+    return dict(value)
+
+
+def _network(key: str, value: object) -> Network:
+    if value == "none" or value == "host":
+        return "none" if value == "none" else "host"
+    raise ValueError(f'{key}={value!r} is not a network: give "none" or "host"')
+
+
+def _target(key: str, value: object) -> str:
+    path = _absolute_path(key, value)
+    normal = os.path.normpath(path)
+    if normal in ("/", "//") or any(f"{normal}/".startswith(f"{top}/") for top in _RESERVED):
+        raise ValueError(f"{key} has {path!r}: /, /proc, /sys and /dev cannot be mounted over")
+    return normal
+
+
+def _mounts(key: str, value: object) -> tuple[Mount, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{key}={value!r} is not a sequence of (source, target[, mode])")
+    found = []
+    for item in value:
+        if isinstance(item, Mount):
+            found.append(item)
+            continue
+        if isinstance(item, str) or not isinstance(item, Sequence) or len(item) not in (2, 3):
+            raise ValueError(f'{key} has {item!r}, not (source, target) or (source, target, "ro")')
+        mode = item[2] if len(item) == 3 else "ro"
+        if mode not in ("ro", "rw"):
+            raise ValueError(f'{key} has the mode {mode!r}: give "ro" or "rw"')
+        if not isinstance(item[0], (str, os.PathLike)):
+            raise ValueError(f"{key} has the source {item[0]!r}, which is not a path")
+        source = Path(item[0]).absolute()
+        found.append(Mount(source=source, target=_target(key, item[1]), is_readonly=mode == "ro"))
+    return tuple(found)
+
+
+def _tmpfs(key: str, value: object) -> tuple[Tmpfs, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{key}={value!r} is not a sequence of paths or (path, size)")
+    found = []
+    for item in value:
+        if isinstance(item, Tmpfs):
+            found.append(item)
+        elif isinstance(item, (str, os.PathLike)):
+            found.append(Tmpfs(target=_target(key, item)))
+        elif isinstance(item, Sequence) and len(item) == 2:
+            size_bytes = settings.parse_size(key, item[1])
+            found.append(Tmpfs(target=_target(key, item[0]), size_bytes=size_bytes))
+        else:
+            raise ValueError(f"{key} has {item!r}, not a path or (path, size)")
+    return tuple(found)
+
+
+def _flag(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{key}={value!r} is not True or False")
+    return value
+
+
+def _capabilities(key: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{key}={value!r} is not a sequence of names")
+    names = [str(name).upper() for name in value]
+    bare = [name.lstrip("+-").removeprefix("CAP_") for name in names]
+    for name, shown in zip(bare, value):
+        if name not in capabilities.NAMES:
+            near = difflib.get_close_matches(name, capabilities.NAMES, n=1)
+            meant = f", did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{key} has {shown!r}, which is not a capability{meant}")
+    signs = {name[0] for name in names if name[0] in "+-"}
+    if not signs:
+        return tuple(sorted(set(bare)))
+    if any(name[0] not in "+-" for name in names):
+        raise ValueError(f"{key}={value!r} mixes names with a sign and names without")
+    kept = set(capabilities.DEFAULT)
+    for name, signed in zip(bare, names):
+        kept = kept | {name} if signed[0] == "+" else kept - {name}
+    return tuple(sorted(kept))
+
+
+_CHECKS = {
+    "user": _text,
+    "workdir": _absolute_path,
+    "env": _env,
+    "hostname": _hostname,
+    "memory": settings.parse_size,
+    "cpus": lambda key, value: settings.parse_positive(key, value, unit="cores"),
+    "pids": settings.parse_count,
+    "disk": settings.parse_size,
+    "timeout": lambda key, value: settings.parse_positive(key, value, unit="seconds"),
+    "network": _network,
+    "mounts": _mounts,
+    "tmpfs": _tmpfs,
+    "readonly": _flag,
+    "capabilities": _capabilities,
+}

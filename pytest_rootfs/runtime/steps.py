@@ -1,0 +1,210 @@
+"""The steps of a plan that the init carries out, each under the name that the plan gives it.
+
+The current directory is the new root from `attach_root` to `pivot`; relative paths are the
+container's, absolute ones the host's. All paths here are placed in the init layer, so no symlink of
+an image can lead them astray; those that people name go through openat2(2) inside the new root.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import signal
+import socket
+import stat
+import struct
+
+from pytest_rootfs.kernel import capabilities, mounts, syscalls
+from pytest_rootfs.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_rootfs.runtime.init import Start
+
+NOFILE_SOFT = 1024
+IFREQ_FLAGS = struct.Struct("16sh14x")  # struct ifreq with ifr_flags, linux/if.h
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+
+
+def set_rlimits(_start: Start) -> None:
+    """Give every container the same soft limits, as far as the host's hard ones allow."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    soft = NOFILE_SOFT if hard == resource.RLIM_INFINITY else min(NOFILE_SOFT, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def join_groups(start: Start) -> None:
+    """Enter the cgroups that an init may be limited by (v1: each process writes itself)."""
+    for fd in start.group.init_tasks:
+        os.write(fd, b"0")
+
+
+def become_root(_start: Start) -> None:
+    """Become uid and gid 0 of the container's user namespace."""
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def raise_loopback(_start: Start) -> None:
+    """Bring the loopback interface up; netdevice(7)."""
+
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = IFREQ_FLAGS.pack(b"lo", 0)
+        name, flags = IFREQ_FLAGS.unpack(fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, IFREQ_FLAGS.pack(name, flags | IFF_UP))
+
+
+def make_private(_start: Start) -> None:
+    """Cut the mounts off from those they were copied from."""
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+
+
+def attach_root(start: Start, readonly: bool) -> None:  # noqa: FBT001  a step's arguments are data
+    """Attach the overlay over the old root and stand in it."""
+    if readonly:
+        attributes = syscalls.MOUNT_ATTR_RDONLY
+        syscalls.mount_setattr(start.root_fd, "", attributes=attributes, recursive=False)
+    syscalls.move_mount(start.root_fd, "/")
+    os.fchdir(start.root_fd)
+
+
+def mount_filesystem(_start: Start, kind: str, path: str, options: str) -> None:
+    """Mount a new file system of the kernel on a folder of the init layer, and verify it."""
+    flags = MS_NOSUID | MS_NOEXEC | (0 if kind == "devpts" else MS_NODEV)
+    syscalls.mount(kind, path, kind, flags | (MS_RDONLY if kind == "sysfs" else 0), options or None)
+    _verify_magic(path, kind)
+
+
+MAGICS = {
+    "proc": mounts.PROC_MAGIC,
+    "sysfs": mounts.SYSFS_MAGIC,
+    "tmpfs": mounts.TMPFS_MAGIC,
+    "devpts": mounts.DEVPTS_MAGIC,
+    "mqueue": 0x19800202,
+}
+
+
+def _verify_magic(path: str, kind: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if syscalls.filesystem_magic(fd) != MAGICS[kind]:
+            raise OSError(errno.ENOTDIR, f"what was mounted is not {kind}", path)
+    finally:
+        os.close(fd)
+
+
+def bind_host_sys(_start: Start) -> None:
+    """Show the host's /sys, read-only: a fresh sysfs needs a network namespace of one's own."""
+    tree_fd = mounts.host_tree("/sys", readonly=True, recursive=True)
+    syscalls.move_mount(tree_fd, "sys")
+    os.close(tree_fd)
+
+
+def bind_device(_start: Start, name: str, major: int, minor: int) -> None:
+    """Show a device node of the host, and verify that it is the right one."""
+    syscalls.mount(f"/dev/{name}", f"dev/{name}", None, MS_BIND)
+    status = os.stat(f"dev/{name}", follow_symlinks=False)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(major, minor):
+        raise OSError(errno.ENODEV, f"not the character device {major}:{minor}", f"/dev/{name}")
+
+
+def mount_tmpfs(_start: Start, path: str, size_bytes: int, mode: int) -> None:
+    """Mount a temporary file system where a person asked for one."""
+    options = {"mode": f"{mode:o}", "size": str(size_bytes)}
+    attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+    tree_fd = mounts.filesystem("tmpfs", options, attributes=attributes)
+    try:
+        _attach_inside(tree_fd, path)
+    finally:
+        os.close(tree_fd)
+
+
+def bind_tree(start: Start, index: int, path: str) -> None:
+    """Attach a copy of a host tree where a person asked for it."""
+    _attach_inside(start.tree_fds[index], path)
+
+
+def _attach_inside(tree_fd: int, path: str) -> None:
+    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    target_fd = syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=resolve)
+    try:
+        syscalls.move_mount(tree_fd, "", target_fd=target_fd)
+    finally:
+        os.close(target_fd)
+
+
+def mask_file(_start: Start, path: str) -> None:
+    """Hide a file behind the null device."""
+    syscalls.mount("dev/null", path, None, MS_BIND)
+    if not stat.S_ISCHR(os.stat(path).st_mode):
+        raise OSError(errno.ENODEV, "the mask is not in place", path)
+
+
+def mask_dir(_start: Start, path: str) -> None:
+    """Hide a folder behind an empty, read-only file system."""
+    syscalls.mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0")
+    _verify_magic(path, "tmpfs")
+
+
+def make_readonly(_start: Start, path: str) -> None:
+    """Make a folder of proc read-only by a bind mount of itself."""
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    syscalls.mount(path, path, None, MS_BIND | MS_REC)
+    syscalls.mount(None, path, None, flags | MS_BIND | syscalls.MS_REMOUNT)
+
+
+def forbid_user_namespaces(_start: Start) -> None:
+    """Allow no user namespaces below this one (namespaces(7), /proc/sys/user)."""
+    fd = os.open("/proc/sys/user/max_user_namespaces", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"0")
+    finally:
+        os.close(fd)
+
+
+def pivot(_start: Start) -> None:
+    """Make the overlay the root; the host's files are gone."""
+    mounts.pivot_here()
+
+
+def set_hostname(_start: Start, name: str) -> None:
+    """Name the container."""
+    syscalls.sethostname(name)
+
+
+def protect(_start: Start) -> None:
+    """Let no process of the container trace this one, and die with the spawner."""
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def drop_capabilities(_start: Start, kept: int) -> None:
+    """Take from every command what is not in the mask, for good."""
+    capabilities.drop_from_bounding_set(kept)
+
+
+STEPS = {
+    "join_groups": join_groups,
+    "set_rlimits": set_rlimits,
+    "become_root": become_root,
+    "raise_loopback": raise_loopback,
+    "make_private": make_private,
+    "attach_root": attach_root,
+    "mount": mount_filesystem,
+    "bind_host_sys": bind_host_sys,
+    "bind_device": bind_device,
+    "tmpfs": mount_tmpfs,
+    "bind": bind_tree,
+    "mask_file": mask_file,
+    "mask_dir": mask_dir,
+    "make_readonly": make_readonly,
+    "forbid_user_namespaces": forbid_user_namespaces,
+    "pivot": pivot,
+    "set_hostname": set_hostname,
+    "protect": protect,
+    "drop_capabilities": drop_capabilities,
+}

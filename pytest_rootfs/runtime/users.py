@@ -1,0 +1,126 @@
+"""Users of a container, from the image's own /etc/passwd and /etc/group.
+
+Parsed here, strictly and with bounds, never through NSS, which would load the image's libraries
+(CVE-2019-14271). A number is a number and anything else is a name; what is neither is an error,
+never root (CVE-2026-30892).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pytest_rootfs.kernel import syscalls
+
+FILE_BYTES = 1 << 20
+MAX_ID = (1 << 32) - 2
+
+
+class User:
+    """Who a command runs as."""
+
+    __slots__ = ("gid", "groups", "home", "name", "uid")
+
+    def __init__(self, name: str, uid: int, gid: int, home: str, groups: list[int]) -> None:
+        self.name = name
+        self.uid = uid
+        self.gid = gid
+        self.home = home
+        self.groups = groups
+
+
+class _Table:
+    """The lines of one file, read again when the file has changed."""
+
+    def __init__(self, path: str, fields: int) -> None:
+        self._path = path
+        self._fields = fields
+        self._version: object = None
+        self._lines: list[list[str]] = []
+
+    def lines(self) -> list[list[str]]:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return []
+        version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        if version != self._version:
+            self._lines = self._read()
+            self._version = version
+        return self._lines
+
+    def _read(self) -> list[list[str]]:
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO must not make us wait
+        resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+        fd = syscalls.openat2(syscalls.AT_FDCWD, self._path, flags, resolve=resolve)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > FILE_BYTES:
+                raise OSError(errno.EINVAL, "not a regular file of at most 1 MiB", self._path)
+            text = os.read(fd, FILE_BYTES).decode("utf-8", "surrogateescape")
+        finally:
+            os.close(fd)
+        fields = [line.split(":") for line in text.split("\n")]
+        return [line for line in fields if len(line) >= self._fields]
+
+
+_passwd = _Table("/etc/passwd", 6)
+_group = _Table("/etc/group", 4)
+
+
+def find(spec: str) -> User:
+    """Return the user for `name`, `uid`, `name:group` or `uid:gid`.
+
+    Raises OSError (ENOENT) with a sentence when there is none. Without a group, the user's own and
+    its supplementary ones; a number without an entry has group 0 and no others.
+    """
+    user_part, colon, group_part = spec.partition(":")
+    user = _find_user(user_part)
+    if colon:
+        user.gid = _find_group(group_part)
+        user.groups = []
+    return user
+
+
+def _find_user(text: str) -> User:
+    uid = _number(text)
+    for name, _, line_uid, line_gid, _, home, *_ in _passwd.lines():
+        if name == text if uid is None else _number(line_uid) == uid:
+            found_uid, found_gid = _number(line_uid), _number(line_gid)
+            if found_uid is None or found_gid is None:
+                raise OSError(errno.EINVAL, "its line in /etc/passwd is malformed", text)
+            return User(name, found_uid, found_gid, home or "/", _groups_of(name, found_gid))
+    if uid is None:
+        raise OSError(errno.ENOENT, "no such user in the image's /etc/passwd", text)
+    return User("root" if uid == 0 else str(uid), uid, 0, "/root" if uid == 0 else "/", [])
+
+
+def _find_group(text: str) -> int:
+    gid = _number(text)
+    if gid is not None:
+        return gid
+    for name, _, line_gid, *_ in _group.lines():
+        found = _number(line_gid)
+        if name == text and found is not None:
+            return found
+    raise OSError(errno.ENOENT, "no such group in the image's /etc/group", text)
+
+
+def _groups_of(name: str, own_gid: int) -> list[int]:
+    found = set()
+    for _, _, line_gid, members, *_ in _group.lines():
+        gid = _number(line_gid)
+        if gid is not None and gid != own_gid and name in members.strip().split(","):
+            found.add(gid)
+    return sorted(found)
+
+
+def _number(text: str) -> int | None:
+    """Return a numeric id; None for a name. Signs, spaces and leading zeros are no number."""
+    if not text.isascii() or not text.isdigit() or (len(text) > 1 and text[0] == "0"):
+        return None
+    number = int(text) if len(text) <= 10 else MAX_ID + 1
+    if number > MAX_ID:
+        raise OSError(errno.ERANGE, "user and group ids end at 4294967294", text)
+    return number

@@ -1,0 +1,265 @@
+"""The warden: the session's process that stays outside the user namespace.
+
+It keeps the rights of whoever runs pytest and does what only they may: write the id maps, own the
+cgroup subtree, copy host trees. It outlives the spawner, so that cgroups are removed whoever dies
+first. Forks twice as needed: the spawner, once, and a child for each job on the store (pack,
+unpack, diff, remove), which enters the session's user namespace.
+
+Started as `python -I -S -c …` with one socket; ends when that socket does. Imports `os sys socket`
+and `kernel` only; the module of a job is imported when the first one asks.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import select
+import signal
+import socket
+
+from pytest_rootfs.kernel import cgroups, mounts, namespaces, syscalls
+from pytest_rootfs.runtime import protocol, spawner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_rootfs.runtime.protocol import Message
+
+SPAWNER_GRACE_S = 10.0
+JOB_CODECS = ("ascii", "latin-1", "utf-8")
+
+
+def main(control_fd: int) -> None:
+    """Serve one session; never returns."""
+    os.umask(0o022)
+    os.chdir("/")
+    try:
+        Warden(socket.socket(fileno=control_fd)).serve()
+    finally:
+        os._exit(0)
+
+
+class Warden:
+    """State of one session, outside its user namespace."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._parent: cgroups.Parent | None = None
+        self._spawner_pid = 0
+        self._spawner_pidfd = -1
+        self._userns_fd = -1
+        self._layers_fd = -1
+        self._layers_path = ""
+        self._is_rootful = False
+
+    def serve(self) -> None:
+        """Answer calls until pytest or the spawner is gone, then clean up."""
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        try:
+            while self._serve_one(poller):
+                self._reap_jobs()
+        finally:
+            self._end()
+
+    def _serve_one(self, poller: select.poll) -> bool:
+        for fd, _ in poller.poll():
+            if fd == self._spawner_pidfd:
+                return False
+            message, fds = protocol.receive(self._control)
+            if message is None:
+                return False
+            reply = socket.socket(fileno=fds[0])
+            try:
+                self._answer(message, fds[1:], reply)
+            except OSError as error:
+                protocol.send(reply, protocol.error_frame(error, str(message.get("op"))))
+            finally:
+                reply.close()
+                protocol.close_all(fds[1:])
+            if message["op"] == "start" and self._spawner_pidfd >= 0:
+                poller.register(self._spawner_pidfd, select.POLLIN)
+        return True
+
+    def _answer(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+        op = message["op"]
+        if op == "start":
+            self._start(message, fds, reply)
+        elif op == "tree":
+            tree_fd = mounts.host_tree(
+                message["path"],
+                readonly=message["readonly"],
+                recursive=message["recursive"],
+                userns_fd=self._userns_fd,
+            )
+            protocol.send(reply, {}, [tree_fd])
+            os.close(tree_fd)
+        elif op == "job":
+            self._fork_job(message, fds, reply)
+        else:
+            raise OSError(errno.ENOSYS, f"unknown call {op}")
+
+    def _start(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+        """Make the cgroup subtree and the spawner in its user namespace."""
+        self._is_rootful = message["rootful"]
+        self._layers_path = message["layers_path"]
+        self._layers_fd = os.dup(fds[1])
+        owner = message["uid_map"][0][1], message["gid_map"][0][1]
+        self._parent = cgroups.find_parent(message["cgroup"], owner=owner)
+        unshared_r, unshared_w = os.pipe()
+        mapped_r, mapped_w = os.pipe()
+        warden_pid = os.getpid()
+        self._spawner_pid = os.fork()
+        if self._spawner_pid == 0:
+            try:
+                self._control.close()
+                os.close(unshared_r), os.close(mapped_w)
+                if os.getppid() != warden_pid:
+                    os._exit(1)
+                layers = self._layers_tree() if self._is_rootful else self._layers_path
+                spawner.main(fds[0], (unshared_w, mapped_r), layers, self._parent)
+            finally:
+                os._exit(1)
+        os.close(unshared_w), os.close(mapped_r)
+        self._spawner_pidfd = os.pidfd_open(self._spawner_pid)
+        self._join_spawner(message, unshared_r, mapped_w)
+        parent = self._parent
+        facts = {"kind": parent.kind, "controllers": parent.controllers, "reasons": parent.reasons}
+        protocol.send(reply, {"cgroup": facts})
+
+    def _join_spawner(self, message: Message, unshared_r: int, mapped_w: int) -> None:
+        try:
+            failure = os.read(unshared_r, 4096)
+            if failure != b"ok":
+                code, _, text = failure.decode().partition(" ")
+                raise OSError(int(code or errno.EPERM), text or "the spawner died", "unshare")
+            pid = self._spawner_pid
+            for name in ("uid_map", "gid_map"):
+                self._write_map(pid, name, message)
+            self._userns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            os.write(mapped_w, b"x")
+        finally:
+            os.close(unshared_r), os.close(mapped_w)
+
+    def _write_map(self, pid: int, name: str, message: Message) -> None:
+        lines = message[name]
+        helper = message["helpers"].get(name)
+        if helper:
+            _run_helper([helper, str(pid), *(str(number) for line in lines for number in line)])
+            return
+        if name == "gid_map" and not self._is_rootful:
+            namespaces.deny_setgroups(pid)
+        namespaces.write_map(f"/proc/{pid}/{name}", lines)
+
+    def _fork_job(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+        """Run a function of a named module in a child inside the user namespace.
+
+        `trees` lists which descriptors are folders that the child must be able to mount or to
+        pivot into: the kernel allows that only for trees of its own mount namespace.
+        """
+        module = __import__(message["module"], fromlist=["*"])
+        for codec in JOB_CODECS:  # looked up by importing, which the ids of a job may not be able to
+            codecs.lookup(codec)
+        function = getattr(module, message["function"])
+        fds = list(fds)
+        copies: list[int] = []
+        if self._is_rootful:
+            for index in message["trees"]:
+                fds[index] = mounts.clone_tree("", fd=fds[index], recursive=False)
+                copies.append(fds[index])
+            if message["layers"]:
+                copies.append(self._layers_tree())
+            if spawner.HOST in message["layers"]:
+                copies.append(self._host_tree())
+        warden_pid = os.getpid()
+        if os.fork() == 0:
+            try:
+                self._run_job(message, fds, copies, reply, function, warden_pid)
+            finally:
+                os._exit(1)
+        protocol.close_all(copies)
+
+    def _run_job(
+        self,
+        message: Message,
+        fds: list[int],
+        copies: list[int],
+        reply: socket.socket,
+        function: object,
+        warden_pid: int,
+    ) -> None:
+        self._control.close()
+        try:
+            syscalls.setns(self._userns_fd, syscalls.CLONE_NEWUSER)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            spawner.become_root()
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != warden_pid:
+                os._exit(1)
+            fds += self._open_in_job(message, fds, copies)
+            answer = function(message["args"], fds)  # type: ignore[operator]  # by its name
+        except OSError as error:
+            answer = protocol.error_frame(error, message["function"])
+        except Exception as error:  # noqa: BLE001  whatever it is, pytest must hear of it
+            parts = {name: getattr(error, name, "") for name in ("what", "detail", "hint")}
+            answer = {"raised": {"class": type(error).__name__, "text": str(error), **parts}}
+        protocol.send(reply, answer)
+        os._exit(0)
+
+    def _open_in_job(self, message: Message, fds: list[int], copies: list[int]) -> list[int]:
+        """Make trees usable in this mount namespace; return the layers' descriptors."""
+        names = message["layers"]
+        if not self._is_rootful:
+            for index in message["trees"]:
+                path = os.readlink(f"/proc/self/fd/{fds[index]}")
+                fds[index] = mounts.clone_tree(path, recursive=False)
+            return spawner.open_layers(
+                mounts.clone_tree(self._layers_path, recursive=False), names, -1
+            )
+        trees = copies[len(message["trees"]) :]
+        for tree_fd in trees:
+            mounts.keep_attached(tree_fd)
+        return spawner.open_layers(trees[0] if trees else -1, names, trees[-1] if trees else -1)
+
+    def _layers_tree(self) -> int:
+        return mounts.clone_tree("", fd=self._layers_fd, recursive=False)
+
+    def _host_tree(self) -> int:
+        return mounts.host_tree("/", readonly=True, recursive=False, userns_fd=self._userns_fd)
+
+    def _reap_jobs(self) -> None:
+        while True:
+            try:
+                status = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if status is None or status.si_pid == self._spawner_pid:
+                return
+            os.waitpid(status.si_pid, 0)
+
+    def _end(self) -> None:
+        """Wait until the spawner, and with it every container, is gone; remove the cgroups."""
+        self._control.close()
+        if self._spawner_pid:
+            ended = select.poll()
+            ended.register(self._spawner_pidfd, select.POLLIN)
+            if not ended.poll(SPAWNER_GRACE_S * 1000):
+                os.kill(self._spawner_pid, signal.SIGKILL)
+            os.waitpid(self._spawner_pid, 0)
+        if self._parent is not None:
+            self._parent.remove()
+
+
+def _run_helper(argv: list[str]) -> None:
+    """Run newuidmap or newgidmap; its words become the error's."""
+    words_r, words_w = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, words_w, 2), (os.POSIX_SPAWN_DUP2, words_w, 1)]
+    try:
+        pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions)
+    finally:
+        os.close(words_w)
+    with open(words_r, encoding="utf-8", errors="replace") as stream:
+        words = stream.read(4096)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise OSError(errno.EPERM, words.strip() or f"status {status}", " ".join(argv))

@@ -1,0 +1,133 @@
+"""The rw layer of one container, as the engine keeps it: compared, read, packed, given up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytest_rootfs.changeset import Change, Changes
+from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.runtime import protocol
+from pytest_rootfs.runtime.client import PeerGone, StepFailed
+from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.plan import Plan
+from pytest_rootfs.runtime.session import Session
+from pytest_rootfs.store.blobs import Descriptor
+from pytest_rootfs.store.store import Store
+
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+
+
+class RwLayer:
+    """What outlives a container's processes: its upper dir, held by the spawner."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        session: Session,
+        plan: Plan,
+        touch: Callable[[Container], None],
+        forget: Callable[[Container], None],
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._plan = plan
+        self._forget = forget
+        self.touch = touch
+
+    def status(self, container: Container) -> dict[str, Any]:
+        """Return the exit status of init, None while it lives, and the figures."""
+        return self._call(container, "status")
+
+    def kill(self, container: Container, *, release: bool) -> None:
+        """Kill every process; returns when the pid namespace is gone."""
+        try:
+            self._call(container, "kill", release=release)
+        except ContainerDied:
+            pass  # the spawner is gone, and so is every container
+        if release:
+            self._forget(container)
+
+    def release(self, container: Container) -> None:
+        """Give up the rw layer."""
+        try:
+            self._call(container, "release")
+        except ContainerDied:
+            pass  # as above
+        self._forget(container)
+
+    def changes(self, container: Container) -> Changes:
+        """Compare with the image's layers."""
+        args = {"hidden": self._plan.hidden}
+        upper_fd = self._open_upper(container)
+        try:
+            _, lines = self._job_with_output("diff_layer", args, [upper_fd], self._layers)
+        finally:
+            os.close(upper_fd)
+        return Changes(Change(**json.loads(line)) for line in lines.splitlines())
+
+    def read_view(self, container: Container, path: str, *, with_rw: bool) -> bytes | None:
+        """Return a file as the image, or the container, has it; None where there is no file."""
+        fds = [self._open_upper(container)] if with_rw else []
+        try:
+            found, content = self._job_with_output("open_view", {"path": path}, fds, self._layers)
+        finally:
+            protocol.close_all(fds)
+        return content if found["type"] == "file" else None
+
+    def pack_counted(
+        self, container: Container, *, clamp_mtime: int | None
+    ) -> tuple[Descriptor, int]:
+        """Write the rw layer to the store as an OCI layer; tell how many entries it has."""
+        args = {"hidden": self._plan.hidden, "clamp_mtime": clamp_mtime}
+        upper_fd = self._open_upper(container)
+        try:
+            with self._store.blobs.new() as writer:
+                fds = [writer.fd, upper_fd]
+                packed = self._session.job("pack_layer", args, fds, layers=self._layers)
+                descriptor = writer.adopt(
+                    digest=packed["diff_id"], size=packed["size"], media_type=LAYER_TYPE
+                )
+        finally:
+            os.close(upper_fd)
+        return descriptor, int(packed["entries"])
+
+    @property
+    def _layers(self) -> Sequence[str]:
+        layers: Sequence[str] = self._plan.content["layers"]
+        return layers
+
+    def _job_with_output(
+        self, function: str, args: dict[str, object], fds: Sequence[int], layers: Sequence[str]
+    ) -> tuple[dict[str, Any], bytes]:
+        out_fd = os.memfd_create(function)
+        try:
+            answer = self._session.job(function, args, [out_fd, *fds], layers=layers)
+            os.lseek(out_fd, 0, os.SEEK_SET)
+            with open(out_fd, "rb", closefd=False) as stream:
+                return answer, stream.read()
+        finally:
+            os.close(out_fd)
+
+    def _open_upper(self, container: Container) -> int:
+        _, fds = self._ask(container, "upper")
+        return fds[0]
+
+    def _call(self, container: Container, op: str, **details: object) -> dict[str, Any]:
+        answer, _ = self._ask(container, op, **details)
+        return answer
+
+    def _ask(
+        self, container: Container, op: str, **details: object
+    ) -> tuple[dict[str, Any], list[int]]:
+        message = {"op": op, "id": container.id, **details}
+        try:
+            return self._session.spawner.call(message)
+        except (PeerGone, StepFailed) as error:
+            raise ContainerDied(
+                f"container {container.name} was lost: the process that holds it is gone",
+                detail=str(error),
+            ) from error
