@@ -6,7 +6,7 @@ every suite that uses no container import it too.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # importing `typing` for its constant costs milliseconds; checkers know this name
+TYPE_CHECKING = False  # importing `typing` costs milliseconds, and checkers know the bare name
 if TYPE_CHECKING:
     from pytest_rootfs.changeset import Change, Changes
     from pytest_rootfs.failures import Failure

@@ -14,14 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_rootfs import settings as values
+from pytest_rootfs.build_steps import BuildSteps
 from pytest_rootfs.builder import Builder, BuiltImage
-from pytest_rootfs.errors import BuildFailed, CommandFailed, ContainerError, LimitUnavailable
+from pytest_rootfs.errors import ContainerError, LimitUnavailable
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.references import resolve
-from pytest_rootfs.image.steps import RunStep
 from pytest_rootfs.kernel import cgroups
-from pytest_rootfs.rw_layers import RwLayer
 from pytest_rootfs.runtime import launch, protocol
 from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
@@ -29,10 +27,12 @@ from pytest_rootfs.runtime.ids import Ids, find_ids
 from pytest_rootfs.runtime.plan import Plan, make_plan
 from pytest_rootfs.runtime.session import Session
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
+from pytest_rootfs.rw_layers import RwLayer
 from pytest_rootfs.store.store import Store
 
 HOST_LAYER = "host"
 RESOLV_CONF_BYTES = 65536
+KEPT_PLANS = 256
 _CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids"}
 
 
@@ -69,6 +69,7 @@ class Engine:
         self._builder: Builder | None = None
         self._ids: Ids | None = None
         self._session: Session | None = None
+        self._plans: dict[object, Plan] = {}
         self._lock = threading.RLock()
 
     @property
@@ -85,7 +86,7 @@ class Engine:
         with self._lock:
             if self._builder is None:
                 folders = self.settings.image_folders
-                self._builder = Builder(self.store, _BuildSession(self), folders=folders)
+                self._builder = Builder(self.store, BuildSteps(self), folders=folders)
             return self._builder
 
     @property
@@ -100,8 +101,7 @@ class Engine:
         """The processes, started on first use or anew when they are gone."""
         with self._lock:
             if self._session is not None and not self._session.is_alive:
-                self._session.close()
-                self._session = None
+                self._end(self._session)
             if self._session is None:
                 layers_fd = self.store.layers_fd(self.ids.key, self.layer_owner)
                 path = self.store.root / "layers" / self.ids.key
@@ -117,7 +117,7 @@ class Engine:
         return self.ids.owner if self.ids.mode == "rootful" else None
 
     def facts(self) -> HostFacts:
-        """Say what containers will have here; a guess that starts nothing and takes a millisecond."""
+        """Say what containers will have here: a guess that starts nothing, in a millisecond."""
         kind, controllers = cgroups.survey(os.environ.get(cgroups.SETTING))
         return HostFacts(
             mode=self.ids.mode,
@@ -158,15 +158,14 @@ class Engine:
         options = options or ContainerOptions()
         for diff_id in (*built.layers, *extra_layers):
             self.unpack(diff_id)
+        session = self.session
         try:
             return self._start(built, name, options, extra_layers, image)
         except PeerGone:
-            # lost between two tests: once more, with new processes
+            self._end(session)  # lost since the last container: once more, with new processes
             return self._start(built, name, options, extra_layers, image)
 
-    def explain(
-        self, image: Image | str, *, options: ContainerOptions | None = None
-    ) -> list[str]:
+    def explain(self, image: Image | str, *, options: ContainerOptions | None = None) -> list[str]:
         """Return the plan of a container as text, a step a line; starts none."""
         built = self.builder.build(image)
         return self._plan(built, None, options or ContainerOptions(), ()).describe()
@@ -214,8 +213,10 @@ class Engine:
         own, far = protocol.pair()
         trees: list[int] = []
         try:
-            for mount in options.mounts or ():
-                trees.append(session.tree(str(mount.source), readonly=mount.is_readonly))
+            trees.extend(
+                session.tree(str(mount.source), readonly=mount.is_readonly)
+                for mount in options.mounts or ()
+            )
             if plan.content["host_tree"] >= 0:
                 trees.append(session.tree("/", readonly=True, recursive=False))
             pid = _create(session, container_id, plan, [far.fileno(), *trees])
@@ -254,21 +255,30 @@ class Engine:
         options: ContainerOptions,
         extra_layers: Sequence[str],
     ) -> Plan:
-        layers = [*reversed((*built.layers, *extra_layers))]
-        return make_plan(
-            layers=[*layers, HOST_LAYER] if built.is_host else layers,
-            has_host_tree=built.is_host and self.ids.mode == "rootful",
-            options=options,
-            limits=self._enforced(options),
-            hostname=_hostname(name, options),
-            workdir=_defaults(built, options)["cwd"],
-            ids=self.ids,
-            mount_kinds=[_kind_of(mount.source) for mount in options.mounts or ()],
-            resolv_conf=_resolv_conf() if options.network == "host" else "",
-        )
+        """Return the plan; containers that differ in environment, user or time share one."""
+        hostname = _hostname(name, options)
+        kinds = tuple(_kind_of(mount.source) for mount in options.mounts or ())
+        relevant = replace(options, env=None, user=None, timeout=None)
+        key = (built.digest, built.layers, tuple(extra_layers), relevant, hostname, kinds)
+        if key not in self._plans:
+            if len(self._plans) >= KEPT_PLANS:
+                self._plans.clear()
+            layers = [*reversed((*built.layers, *extra_layers))]
+            self._plans[key] = make_plan(
+                layers=[*layers, HOST_LAYER] if built.is_host else layers,
+                has_host_tree=built.is_host and self.ids.mode == "rootful",
+                options=options,
+                limits=self._enforced(options),
+                hostname=hostname,
+                workdir=options.workdir or built.config.working_dir or "/",
+                ids=self.ids,
+                mount_kinds=kinds,
+                resolv_conf=_resolv_conf() if options.network == "host" else "",
+            )
+        return self._plans[key]
 
     def _enforced(self, options: ContainerOptions) -> Limits:
-        """Return the limits that this host enforces; a missing one that was asked for is refused."""
+        """Return the limits that this host enforces; refuse a missing one that was asked for."""
         limits = options.limits
         missing = [
             key
@@ -282,7 +292,8 @@ class Engine:
         return replace(limits, **dict.fromkeys(missing))
 
     def _refuse_limit(self, key: str, value: object) -> None:
-        reason = self.session.limit_reasons.get(_CONTROLLERS[key], "this host has no such controller")
+        controller = _CONTROLLERS[key]
+        reason = self.session.limit_reasons.get(controller, f"no {controller} controller here")
         if self.settings.limits == "strict":
             raise LimitUnavailable(
                 f"the limit {key}={value} cannot be enforced on this host",
@@ -293,6 +304,12 @@ class Engine:
             self._warned.add(key)
             self._warn(f"the limit {key} is not enforced on this host: {reason}")
 
+    def _end(self, session: Session) -> None:
+        with self._lock:
+            session.close()
+            if self._session is session:
+                self._session = None
+
     def _touch(self, container: Container) -> None:
         if self.use_listener is not None:
             self.use_listener(container)
@@ -300,38 +317,6 @@ class Engine:
     def _forget(self, container: Container) -> None:
         with contextlib.suppress(ValueError):
             self.containers.remove(container)
-
-
-class _BuildSession:
-    """What the builder needs of the engine."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @property
-    def idmap(self) -> str:
-        return self._engine.ids.key
-
-    def unpack(self, diff_id: str) -> None:
-        self._engine.unpack(diff_id)
-
-    def run_step(self, base: BuiltImage, step: RunStep) -> str | None:
-        """Run a build step in a container; return the diffID of what it changed, None if nothing."""
-        options = ContainerOptions(network="host" if step.network else "none", user=None)
-        container = self._engine.start_built(base, name="build", options=options)
-        with container:
-            command = step.command if isinstance(step.command, str) else list(step.command)
-            try:
-                container.run(command)
-            except CommandFailed as error:
-                raise BuildFailed(
-                    f"build step {step.shown()!r} failed with status {error.returncode}",
-                    detail=error.detail,
-                ) from error
-            except ContainerError as error:
-                raise BuildFailed(f"build step {step.shown()!r}: {error.what}") from error
-            layer, entries = container.pack_counted(clamp_mtime=values.SOURCE_DATE_EPOCH)
-        return layer.digest if entries else None
 
 
 def _create(session: Session, container_id: str, plan: Plan, fds: Sequence[int]) -> int:
@@ -350,9 +335,9 @@ def _create(session: Session, container_id: str, plan: Plan, fds: Sequence[int])
         _give_up(session, container_id)
         raise ContainerError(f"the container cannot be started: {error}") from error
     except PeerGone as error:
-        if not session.is_alive:
-            raise
-        status: Any = session.spawner.call({"op": "status", "id": container_id})[0]["status"]
+        status: Any = session.spawner.call({"op": "status", "id": container_id, "wait_s": 1})[0][
+            "status"
+        ]
         _give_up(session, container_id)
         raise ContainerError(
             f"the container died while it was being started (wait status {status})"

@@ -26,6 +26,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Sequence
+from typing import Any
 
 TAIL_LINES = 20
 
@@ -41,7 +42,7 @@ class RootfsError(Exception):
     """
 
     def __init__(self, what: str, *, detail: str = "", hint: str = "") -> None:
-        super().__init__(what)
+        Exception.__init__(self, what)  # not super(): CalledProcessError would be next
         self.what = what
         self.detail = detail
         self.hint = hint
@@ -53,7 +54,7 @@ class RootfsError(Exception):
 
 
 class HostUnsupported(RootfsError):
-    """This machine cannot do what is needed; the hint repairs it."""
+    """The machine cannot do what is needed; the hint repairs it."""
 
 
 class LimitUnavailable(HostUnsupported):
@@ -136,8 +137,8 @@ class CommandTimeout(ContainerError, TimeoutError, subprocess.TimeoutExpired):
         )
         self.cmd = command
         self.timeout = timeout
-        self.output = stdout
-        self.stderr = stderr
+        self.output: Any = stdout  # Any: typeshed narrows it to bytes
+        self.stderr: Any = stderr  # Any: as above
         self.args = (command, timeout, stdout, stderr)
 
     __str__ = RootfsError.__str__

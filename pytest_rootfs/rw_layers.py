@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytest_rootfs.changeset import Change, Changes
@@ -38,9 +38,9 @@ class RwLayer:
         self._forget = forget
         self.touch = touch
 
-    def status(self, container: Container) -> dict[str, Any]:
+    def status(self, container: Container, *, wait_s: float = 0) -> dict[str, Any]:
         """Return the exit status of init, None while it lives, and the figures."""
-        return self._call(container, "status")
+        return self._call(container, "status", wait_s=wait_s)
 
     def kill(self, container: Container, *, release: bool) -> None:
         """Kill every process; returns when the pid namespace is gone."""
@@ -101,7 +101,7 @@ class RwLayer:
         return layers
 
     def _job_with_output(
-        self, function: str, args: dict[str, object], fds: Sequence[int], layers: Sequence[str]
+        self, function: str, args: Mapping[str, object], fds: Sequence[int], layers: Sequence[str]
     ) -> tuple[dict[str, Any], bytes]:
         out_fd = os.memfd_create(function)
         try:

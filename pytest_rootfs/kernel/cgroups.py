@@ -260,8 +260,7 @@ def _refused(mount: Mount, error: OSError) -> str:
 
 
 _WAY_OUT_V2 = (
-    "run `systemd-run --user --scope --property=Delegate=yes pytest …`, or run pytest as root, "
-    f"or name a folder that root has given you in {SETTING}"
+    "run `systemd-run --user --scope --property=Delegate=yes pytest …`, or run pytest as root"
 )
 
 
@@ -273,7 +272,10 @@ def _no_candidate(mount: Mount, explicit: str | None) -> str:
             f"our own control group lies outside of what is mounted at {mount.path}; "
             f"name a folder below it in {SETTING}"
         )
-    return f"no controller is enabled for {mount.own} or above it; {_WAY_OUT_V2}"
+    what = f"no controller is enabled for the children of {mount.own} or above it"
+    if os.access(mount.own, os.W_OK):
+        return f"{what}; set {SETTING}={mount.own} to have its processes moved into a leaf for that"
+    return f"{what}; {_WAY_OUT_V2}"
 
 
 def _not_given(name: str, base: str) -> str:

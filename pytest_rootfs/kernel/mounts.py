@@ -97,14 +97,20 @@ def clone_tree(path: str | bytes, *, fd: int = syscalls.AT_FDCWD, recursive: boo
     return syscalls.open_tree(fd, path, flags)
 
 
-def keep_attached(tree_fd: int) -> None:
+def keep_attached(tree_fd: int, place: str) -> None:
     """Give a detached tree a place in this private mount namespace, over a folder nobody needs.
 
     An overlay takes a lower dir only from a mount of a namespace that the caller administers
     (clone_private_mount in fs/namespace.c), and a tree that a more privileged process has detached
-    is not. Not over `/`: then clone(2) takes us for chrooted and refuses a user namespace.
+    is not; before Linux 6.15 no detached tree is. Not over `/`: then clone(2) takes us for chrooted
+    and refuses a user namespace.
     """
-    syscalls.move_mount(tree_fd, "/tmp" if os.path.isdir("/tmp") else "/usr")  # noqa: S108
+    syscalls.move_mount(tree_fd, place)
+
+
+def detach_last(place: str) -> None:
+    """Take the place from the tree that got it last; open descriptors keep the tree alive."""
+    syscalls.umount2(place, syscalls.MNT_DETACH)
 
 
 def pivot_into(root_fd: int) -> None:
@@ -132,8 +138,9 @@ def pivot_here() -> None:
     """Make the current directory, which is a mount, the root, and drop the old one.
 
     pivot_root(2), NOTES: `pivot_root(".", ".")` stacks the old root on the new one, where it can
-    be unmounted without a folder to hold it.
+    be unmounted without a folder to hold it. A copy of a shared mount is shared, which it refuses.
     """
+    syscalls.mount(None, ".", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     syscalls.pivot_root(".", ".")
     syscalls.umount2(".", syscalls.MNT_DETACH)
     os.chdir("/")
@@ -152,7 +159,12 @@ def host_tree(path: str, *, readonly: bool, recursive: bool, userns_fd: int = -1
     tree_fd = clone_tree(path, recursive=recursive)
     try:
         syscalls.mount_setattr(
-            tree_fd, "", attributes=attributes, recursive=recursive, userns_fd=max(userns_fd, 0)
+            tree_fd,
+            "",
+            attributes=attributes,
+            recursive=recursive,
+            userns_fd=max(userns_fd, 0),
+            propagation=syscalls.MS_PRIVATE,  # what a container mounts is nobody else's matter
         )
     except OSError as error:
         os.close(tree_fd)

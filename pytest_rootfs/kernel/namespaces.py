@@ -34,11 +34,13 @@ def read_subordinate_ranges(path: str, user_name: str, user_id: int) -> list[tup
     ]
 
 
-def map_ranges(ranges: Sequence[tuple[int, int]], *, first_inside: int) -> list[tuple[int, int, int]]:
+def map_ranges(
+    ranges: Sequence[tuple[int, int]], *, first_inside: int
+) -> list[tuple[int, int, int]]:
     """Lay ranges one after the other from an id inside on, up to 65536 ids in all."""
     lines = []
-    for outside, count in ranges:
-        count = min(count, 65536 - first_inside)
+    for outside, size in ranges:
+        count = min(size, 65536 - first_inside)
         if count > 0:
             lines.append((first_inside, outside, count))
             first_inside += count

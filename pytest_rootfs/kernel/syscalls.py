@@ -13,6 +13,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any  # prototypes are of many types, none of which ctypes exports
 
 # linux/sched.h
 CLONE_NEWNS = 0x00020000
@@ -70,7 +71,7 @@ _ulong, _size, _pointer = ctypes.c_ulong, ctypes.c_size_t, ctypes.c_void_p
 
 
 class _CloneArgs(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012  ctypes wants a plain list; struct clone_args, linux/sched.h
+    _fields_ = [
         (name, ctypes.c_uint64)
         for name in (
             "flags",
@@ -89,39 +90,35 @@ class _CloneArgs(ctypes.Structure):
 
 
 class _MountAttr(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012  as above; struct mount_attr, linux/mount.h
+    _fields_ = [
         (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
     ]
 
 
 class _OpenHow(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012  as above; struct open_how, linux/openat2.h
-        (name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")
-    ]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
 
 
 class _CapHeader(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]  # noqa: RUF012  as above
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 
 
 class _CapData(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012  as above; struct __user_cap_data_struct, linux/capability.h
-        (name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")
-    ]
+    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
 
 
 class _Statfs(ctypes.Structure):
-    _fields_ = [("type", ctypes.c_long), ("rest", ctypes.c_long * 15)]  # noqa: RUF012  as above
+    _fields_ = [("type", ctypes.c_long), ("rest", ctypes.c_long * 15)]
 
 
-def _function(name: str, *argtypes: object) -> Callable[..., int]:
+def _function(name: str, *argtypes: Any) -> Callable[..., int]:
     call = _LIBC[name]
     call.argtypes = argtypes
     call.restype = _int
     return call
 
 
-def _syscall(number: int, *argtypes: object) -> Callable[..., int]:
+def _syscall(number: int, *argtypes: Any) -> Callable[..., int]:
     call = _LIBC["syscall"]  # subscription makes a new function object, with types of its own
     call.argtypes = (_long, *argtypes)
     call.restype = _long
@@ -173,7 +170,7 @@ def mount(
 ) -> None:
     """Mount, bind, remount or change propagation; mount(2)."""
     result = _mount(_bytes(source), _bytes(target), _bytes(kind), flags, _bytes(options))
-    _checked(result, "mount", f"{kind or source or flags:} on {target!r}")
+    _checked(result, "mount", f"{kind or source!r} on {target!r}")
 
 
 def umount2(target: str | bytes, flags: int) -> None:
@@ -265,17 +262,23 @@ def open_tree(fd: int, path: str | bytes, flags: int) -> int:
 
 
 def move_mount(mount_fd: int, target: str | bytes, *, target_fd: int = AT_FDCWD) -> None:
-    """Attach a detached mount at a path; with an empty path on `target_fd` itself; move_mount(2)."""
+    """Attach a detached mount at a path, or with an empty one on `target_fd`; move_mount(2)."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
     result = _move_mount(mount_fd, b"", target_fd, _bytes(target), flags)
     _checked(result, "move_mount", target or f"fd {target_fd}")
 
 
 def mount_setattr(
-    mount_fd: int, path: str, *, attributes: int, recursive: bool, userns_fd: int = 0
+    mount_fd: int,
+    path: str,
+    *,
+    attributes: int,
+    recursive: bool,
+    userns_fd: int = 0,
+    propagation: int = 0,
 ) -> None:
     """Add attributes to a mount or, recursively, to a mount tree; mount_setattr(2), Linux 5.12."""
-    attr = _MountAttr(attr_set=attributes, userns_fd=userns_fd)
+    attr = _MountAttr(attr_set=attributes, userns_fd=userns_fd, propagation=propagation)
     flags = (AT_RECURSIVE if recursive else 0) | (AT_EMPTY_PATH if not path else 0)
     size = ctypes.sizeof(attr)
     result = _mount_setattr(mount_fd, path.encode(), flags, ctypes.addressof(attr), size)

@@ -25,9 +25,7 @@ class Agent:
         protocol.close_all(given)
         return answer
 
-    def ask_with_fds(
-        self, message: Message, fds: Sequence[int] = ()
-    ) -> tuple[Message, list[int]]:
+    def ask_with_fds(self, message: Message, fds: Sequence[int] = ()) -> tuple[Message, list[int]]:
         """Return the answer to a call; raises OSError of the kernel, or ContainerDied."""
         __tracebackhide__ = True
         try:

@@ -106,14 +106,11 @@ def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, lis
     except OSError as error:
         raise SpawnError(error, step) from None
     try:
-        # a namespace of its own marks all that this command will ever start
-        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-        marker = processes.marker_of("self")
         is_plain = user.uid == 0 and user.gid == 0 and not user.groups
         if is_plain and not message["tty"] and group.into_fd is None:
-            pid = _spawn_fast(message, program, env, stdio, group)
+            pid, marker = _spawn_fast(message, program, env, stdio, group)
         else:
-            pid = _spawn_by_fork(message, program, env, stdio, group, user)
+            pid, marker = _spawn_by_fork(message, program, env, stdio, group, user)
     except OSError:
         stdio.close_all()
         raise
@@ -138,7 +135,7 @@ def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
         try:
             mode = os.stat(path).st_mode
         except OSError as error:
-            if error.errno == errno.EACCES or error.errno == errno.ELOOP:
+            if error.errno in (errno.EACCES, errno.ELOOP):
                 refused = refused or path
             continue
         if mode & 0o170000 == 0o100000 and mode & 0o111:
@@ -187,13 +184,16 @@ def _check_is_dir(path: str) -> None:
 
 def _spawn_fast(
     message: Message, program: str, env: dict[str, str], stdio: Stdio, group: Group
-) -> int:
+) -> tuple[int, int]:
+    """Start a command of the root user; return its pid and marker."""
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio.child_fds)]
+    syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    marker = processes.marker_of("self")
     os.chdir(message["cwd"])
     try:
         for fd in group.command_tasks:
             os.write(fd, b"0")
-        return os.posix_spawn(
+        pid = os.posix_spawn(
             program,
             message["argv"],
             env,
@@ -208,6 +208,7 @@ def _spawn_fast(
         for fd in group.leave_tasks:
             os.write(fd, b"0")
         os.chdir("/")
+    return pid, marker
 
 
 def _spawn_by_fork(
@@ -217,29 +218,28 @@ def _spawn_by_fork(
     stdio: Stdio,
     group: Group,
     user: users.User,
-) -> int:
-    failure_r, failure_w = os.pipe()
+) -> tuple[int, int]:
+    """Start any command; return its pid and marker, which the child itself reports."""
+    report_r, report_w = os.pipe()
     try:
+        flags = syscalls.CLONE_NEWCGROUP
+        cgroup_fd = 0
         if group.into_fd is not None:
-            pid, pidfd = syscalls.clone3(syscalls.CLONE_INTO_CGROUP, cgroup_fd=group.into_fd)
-            if pid:
-                os.close(pidfd)
-        else:
-            pid = os.fork()
+            flags |= syscalls.CLONE_INTO_CGROUP
+            cgroup_fd = group.into_fd
+        pid, pidfd = syscalls.clone3(flags, cgroup_fd=cgroup_fd)
         if pid == 0:
-            _become(message, program, env, stdio, group, user, failure_w)
-        os.close(failure_w)
-        failure_w = -1
-        failure = os.read(failure_r, 4096).decode(errors="surrogateescape")
+            _become(message, program, env, stdio, group, user, report_w)
+        os.close(pidfd)
     finally:
-        os.close(failure_r)
-        if failure_w >= 0:
-            os.close(failure_w)
-    if failure:
+        os.close(report_w)
+    with open(report_r, errors="surrogateescape") as report:
+        marker, _, failure = report.read().partition("\n")
+    if failure or not marker:
         os.waitpid(pid, 0)
-        code, step, subject = failure.split(" ", 2)
+        code, step, subject = (failure or f"{errno.EIO} exec {program}").split(" ", 2)
         raise SpawnError(OSError(int(code), os.strerror(int(code)), subject), step)
-    return pid
+    return pid, int(marker)
 
 
 def _become(
@@ -249,11 +249,12 @@ def _become(
     stdio: Stdio,
     group: Group,
     user: users.User,
-    failure_w: int,
+    report_w: int,
 ) -> None:
     """Turn the forked child into the command; never returns."""
     step = "exec"
     try:
+        os.write(report_w, b"%d\n" % processes.marker_of("self"))
         for fd in group.command_tasks:
             os.write(fd, b"0")
         os.setsid()
@@ -272,10 +273,10 @@ def _become(
         for number in DEFAULTED:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execve(program, message["argv"], env)  # noqa: S606  starting programs is its purpose
+        os.execve(program, message["argv"], env)
     except OSError as error:
         subject = error.filename or (message["cwd"] if step == "cwd" else program)
         text = f"{error.errno} {step} {subject}"
-        os.write(failure_w, text.encode(errors="surrogateescape")[:4096])
+        os.write(report_w, text.encode(errors="surrogateescape")[:4096])
     finally:
         os._exit(127)

@@ -3,76 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import signal
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from pytest_rootfs import settings
+from pytest_rootfs import settings, textdiff
 from pytest_rootfs.changeset import Changes
-from pytest_rootfs.errors import (
-    CommandFailed,
-    CommandTimeout,
-    ContainerDied,
-    ContainerError,
-    shown,
-)
-from pytest_rootfs.runtime import copying, launch
+from pytest_rootfs.errors import ContainerDied, ContainerError, shown
+from pytest_rootfs.runtime import copying, launch, runs
 from pytest_rootfs.runtime.agent import Agent
 from pytest_rootfs.runtime.client import Peer
+from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call, Command, Stream
 from pytest_rootfs.runtime.path import ContainerPath, absolute
 from pytest_rootfs.runtime.process import CompletedProcess, Process
+from pytest_rootfs.runtime.runs import CommandRecord
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 from pytest_rootfs.runtime.stats import Stats
 
-TAIL_BYTES = 4000
 KEPT_COMMANDS = 50
-
-
-class Home(Protocol):
-    """What a container needs of the engine that started it."""
-
-    def touch(self, container: Container) -> None:
-        """Note that the container is being used."""
-
-    def status(self, container: Container) -> dict[str, Any]:
-        """Return `status` (of waitpid(2), None while alive) and `stats`."""
-
-    def kill(self, container: Container, *, release: bool) -> None:
-        """Kill every process; with `release` give up the rw layer too."""
-
-    def release(self, container: Container) -> None:
-        """Give up the rw layer of a dead container."""
-
-    def changes(self, container: Container) -> Changes:
-        """Compare the rw layer with the image."""
-
-    def read_view(self, container: Container, path: str, *, with_rw: bool) -> bytes | None:
-        """Return a file of the image, or of image and rw layer; None where there is no file."""
-
-    def pack_counted(
-        self, container: Container, *, clamp_mtime: int | None
-    ) -> tuple[Any, int]:  # Any: a descriptor of the store, not known here
-        """Pack the rw layer into the store; tell how many entries it has."""
-
-
-@dataclass(slots=True, kw_only=True)
-class CommandRecord:
-    """One command that was run, for the report of a failure."""
-
-    argv: list[str]
-    returncode: int | None = None
-    duration_s: float | None = None
-    output_tail: str = ""
-    timed_out: bool = False
+DYING_S = 1.0
+"""How long an init that no longer answers may take to die with all its processes."""
 
 
 class Container:
@@ -109,6 +65,7 @@ class Container:
         self._oom_kills = 0
         self._state: Literal["alive", "dead", "closed"] = "alive"
         self._has_rw_layer = True
+        self._death: ContainerDied | None = None
         self._closing = threading.Lock()
 
     @property
@@ -126,7 +83,7 @@ class Container:
         command: Command,
         *,
         check: bool = True,
-        input: str | bytes | None = None,
+        input: str | bytes | None = None,  # noqa: A002  subprocess's name
         text: bool = True,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
@@ -147,9 +104,11 @@ class Container:
         __tracebackhide__ = True
         if input is not None and stdin is not None:
             raise ValueError("stdin and input may not both be used")
-        limit_s = self._timeout_s(timeout)
+        limit_s = self.options.timeout_s
+        if timeout is not None:
+            limit_s = settings.parse_positive("timeout", timeout, unit="seconds")
         pipe = subprocess.PIPE
-        process, record = self._start(
+        call = self._call(
             command,
             env=env,
             cwd=cwd,
@@ -157,11 +116,16 @@ class Container:
             stdin=pipe if input is not None else stdin,
             stdout=pipe if stdout is None else stdout,
             stderr=pipe if stderr is None else stderr,
-            text=text,
             tty=tty,
         )
+        process, record = self._start(call, text=text)
+        data = input.encode() if isinstance(input, str) else input
         with contextlib.closing(process):
-            return self._finish(process, record, input, limit_s, check=check)
+            outcome = runs.finish(process, record, data, limit_s)
+        oom_killed = self._was_oom_killed(outcome.ending.returncode)
+        if check and outcome.ending.returncode:
+            raise outcome.failed(self._oom_reason() if oom_killed else "")
+        return outcome.completed(oom_killed=oom_killed)
 
     def popen(
         self,
@@ -181,7 +145,7 @@ class Container:
         A pipe that nobody reads holds 64 KiB: give `subprocess.DEVNULL` for a daemon that talks.
         """
         __tracebackhide__ = True
-        process, _ = self._start(
+        call = self._call(
             command,
             env=env,
             cwd=cwd,
@@ -189,9 +153,9 @@ class Container:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            text=text,
             tty=tty,
         )
+        process, _ = self._start(call, text=text)
         return process
 
     def path(self, path: str | os.PathLike[str]) -> ContainerPath:
@@ -228,16 +192,7 @@ class Container:
         after = self._home.read_view(self, name, with_rw=True)
         if before is None and after is None:
             raise FileNotFoundError(f"neither the image nor the container has the file {name}")
-        if b"\0" in (before or b"") or b"\0" in (after or b""):
-            return "" if before == after else f"Binary files a{name} and b{name} differ\n"
-        lines = [
-            (data or b"").decode("utf-8", "replace").splitlines(keepends=True)
-            for data in (before, after)
-        ]
-        names = (f"a{name}" if before is not None else "/dev/null", f"b{name}")
-        target = names[1] if after is not None else "/dev/null"
-        found = difflib.unified_diff(*lines, names[0], target)
-        return "".join(x if x.endswith("\n") else f"{x}\n\\ No newline at end of file\n" for x in found)
+        return textdiff.unified(name, before, after)
 
     def stats(self) -> Stats:
         """Return the figures so far, also of a container that is dead but not closed."""
@@ -259,9 +214,9 @@ class Container:
             was_alive, self._state = self._state == "alive", "closed"
             if was_alive:
                 self._home.kill(self, release=not self.retain)
-                self._agent.close()
             elif not self.retain:
                 self._home.release(self)
+            self._agent.close()
             self._has_rw_layer = self.retain
 
     def release(self) -> None:
@@ -272,7 +227,7 @@ class Container:
             self._home.release(self)
 
     def pack_layer(self) -> Any:  # Any: a descriptor of the store, not known here
-        """Keep the rw layer in the store as an OCI layer; a live container stands still meanwhile."""
+        """Keep the rw layer in the store as an OCI layer; a live container stands still for it."""
         descriptor, _ = self.pack_counted(clamp_mtime=None)
         return descriptor
 
@@ -321,7 +276,7 @@ class Container:
         """Show id, name and state."""
         return f"<Container {self.id} {self.name!r} {self._state}>"
 
-    def _start(
+    def _call(
         self,
         command: Command,
         *,
@@ -331,13 +286,9 @@ class Container:
         stdin: Stream,
         stdout: Stream,
         stderr: Stream,
-        text: bool,
         tty: bool,
-    ) -> tuple[Process, CommandRecord]:
-        __tracebackhide__ = True
-        self._require_alive()
-        self._home.touch(self)
-        call = Call(
+    ) -> Call:
+        return Call(
             command=launch.check_command(command),
             env={**self._defaults["env"], **launch.check_env(env)},
             cwd=launch.working_dir(cwd, self._defaults["cwd"]),
@@ -347,59 +298,19 @@ class Container:
             stderr=stderr,
             tty=tty,
         )
+
+    def _start(self, call: Call, *, text: bool) -> tuple[Process, CommandRecord]:
+        __tracebackhide__ = True
+        self._require_alive()
+        self._home.touch(self)
         record = CommandRecord(argv=call.argv)
         self.commands.append(record)
         try:
-            process = self._agent.start(call, text=text)
+            return self._agent.start(call, text=text), record
         except ContainerError as error:
             record.output_tail = error.what
             record.returncode = getattr(error, "returncode", None)
             raise
-        return process, record
-
-    def _finish(
-        self,
-        process: Process,
-        record: CommandRecord,
-        data: str | bytes | None,
-        limit_s: float,
-        *,
-        check: bool,
-    ) -> CompletedProcess[Any]:  # Any: text or bytes, as the process says
-        __tracebackhide__ = True
-        encoded = data.encode() if isinstance(data, str) else data
-        try:
-            out, err, is_late = process.finish(encoded, time.monotonic() + limit_s)
-            if is_late:
-                process.kill_tree()
-                more_out, more_err, _ = process.finish(None, None)
-                out, err = _joined(out, more_out), _joined(err, more_err)
-        except BaseException:
-            with contextlib.suppress(ContainerError, OSError):
-                process.kill_tree()  # Ctrl-C, say: nothing goes on behind the test's back
-            raise
-        ending = process.ending
-        assert ending is not None  # noqa: S101  finish returns when the command has ended
-        record.returncode, record.duration_s = ending.returncode, ending.duration_s
-        record.timed_out = is_late
-        record.output_tail = _tail(out, err)
-        shown_out, shown_err = process.decoded(out), process.decoded(err)
-        if is_late:
-            raise CommandTimeout(process.args, limit_s, stdout=shown_out, stderr=shown_err)
-        oom_killed = self._was_oom_killed(ending.returncode)
-        if check and ending.returncode:
-            reason = self._oom_reason() if oom_killed else ""
-            raise CommandFailed(
-                process.args, ending.returncode, stdout=shown_out, stderr=shown_err, reason=reason
-            )
-        return CompletedProcess(
-            process.args,
-            ending.returncode,
-            shown_out,
-            shown_err,
-            ending=ending,
-            oom_killed=oom_killed,
-        )
 
     def _was_oom_killed(self, returncode: int) -> bool:
         """Tell whether the memory limit killed a process since the last look; looks if it may."""
@@ -415,11 +326,6 @@ class Container:
         size = settings.shown_size(self.limits.memory)
         return f"out of memory: over its limit of {size} (memory=…), the kernel killed a process"
 
-    def _timeout_s(self, timeout: float | None) -> float:
-        if timeout is None:
-            return self.options.timeout_s
-        return settings.parse_positive("timeout", timeout, unit="seconds")
-
     def _require_alive(self) -> None:
         __tracebackhide__ = True
         if self._state != "alive":
@@ -433,10 +339,13 @@ class Container:
         """Find out why the container does not answer."""
         if self._state == "closed":
             return ContainerDied(f"container {self.name} is closed")
+        if self._death is not None:
+            return ContainerDied(self._death.what, detail=self._death.detail)
         if self._state == "dead":
             return ContainerDied(f"container {self.name} was killed by the test")
         try:
-            status = self._home.status(self)["status"]
+            # its socket closes a moment before it is dead
+            status = self._home.status(self, wait_s=DYING_S)["status"]
         except ContainerDied as error:
             return error
         tail = self.commands[-1].output_tail if self.commands else ""
@@ -446,7 +355,10 @@ class Container:
         self._state = "dead"
         code = os.waitstatus_to_exitcode(status)
         reason = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
-        return ContainerDied(f"the init of container {self.name} was ended {reason}", detail=detail)
+        self._death = ContainerDied(
+            f"the init of container {self.name} was ended {reason}", detail=detail
+        )
+        return self._death
 
     @contextlib.contextmanager
     def _stopped(self) -> Iterator[None]:
@@ -461,12 +373,3 @@ class Container:
             with contextlib.suppress(ContainerDied):
                 if is_alive:
                     self._agent.ask({"op": "stop", "stop": False})
-
-
-def _joined(first: bytes | None, second: bytes | None) -> bytes | None:
-    return second if first is None else first + (second or b"")
-
-
-def _tail(out: bytes | None, err: bytes | None) -> str:
-    data = (out or b"")[-TAIL_BYTES:] + (err or b"")[-TAIL_BYTES:]
-    return data[-TAIL_BYTES:].decode("utf-8", "replace")

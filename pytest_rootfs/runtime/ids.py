@@ -50,9 +50,7 @@ class Ids:
         return f"{self.owner[0]}-{hashlib.sha256(text).hexdigest()[:12]}"
 
 
-def find_ids(
-    *, uid: int | None = None, gid: int | None = None, subid_folder: str = "/etc"
-) -> Ids:
+def find_ids(*, uid: int | None = None, gid: int | None = None, subid_folder: str = "/etc") -> Ids:
     """Choose the maps for a user (default: the one that runs this process)."""
     uid = os.getuid() if uid is None else uid
     gid = os.getgid() if gid is None else gid
@@ -117,5 +115,3 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-

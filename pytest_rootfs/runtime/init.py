@@ -154,7 +154,7 @@ class Init:
                 protocol.send(reply, answer, given)
                 protocol.close_all(given)
         except OSError as error:
-            step = getattr(error, "step", message["op"])
+            step = error.step if isinstance(error, commands.SpawnError) else message["op"]
             self._answer(reply, protocol.error_frame(error, step))
         except Exception as error:  # noqa: BLE001  one bad request must not end the container
             text = f"{type(error).__name__}: {error}"

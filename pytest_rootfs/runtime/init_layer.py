@@ -79,7 +79,9 @@ class _Maker:
         """Make a folder of ours; parents first."""
         status = self._image_stat(path)
         if status is not None and not stat.S_ISDIR(status.st_mode):
-            raise OSError(errno.ENOTDIR, "the image has something else than a folder here", f"/{path}")
+            raise OSError(
+                errno.ENOTDIR, "the image has something else than a folder here", f"/{path}"
+            )
         self._make_dir(path, status)
 
     def make_own_file(self, path: str, text: str) -> None:

@@ -36,6 +36,9 @@ DEFAULT_ENV = {
 """With HOME and USER, which follow the user, the whole environment; never the host's."""
 
 TTY_SIZE = [24, 80]
+MAX_ARGUMENT_BYTES = 2 << 20
+"""What execve(2) takes of words and variables with the usual stack limit of 8 MiB; as JSON, each
+byte of it may need six, and still fits into a frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ class Call:
 
     def request(self) -> tuple[dict[str, object], list[int]]:
         """Return the message to init and the descriptors that go with it."""
+        self._check_size()
         fds: list[int] = []
         stdio = [
             _stdio(number, stream, fds)
@@ -83,6 +87,11 @@ class Call:
             "tty": TTY_SIZE if self.tty else None,
         }
         return message, fds
+
+    def _check_size(self) -> None:
+        words = [*self.argv, *self.env, *self.env.values()]
+        if sum(len(os.fsencode(word)) + 1 for word in words) > MAX_ARGUMENT_BYTES:
+            raise _too_long(self)
 
 
 def check_command(command: object) -> Command:
@@ -148,14 +157,27 @@ def refused(error: StepFailed, call: Call) -> RootfsError:
         return ContainerError(
             f"cannot enter the working directory {call.cwd!r} as user {call.user!r}: "
             f"{error.strerror}",
-            hint=f"container.path({call.cwd!r}).mkdir(parents=True)",
+            hint=_missing_dir_hint(call.cwd) if error.errno == errno.ENOENT else "",
         )
     if error.step == "user":
         return ContainerError(
             f"cannot run as user {call.user!r}: {error.strerror}",
             hint="give a name or a number of the image's /etc/passwd, or uid:gid",
         )
+    if error.step == "exec" and error.errno == errno.E2BIG:
+        return _too_long(call)
     return ContainerError(f"cannot start {shown(call.argv)}: {error}")
+
+
+def _too_long(call: Call) -> ContainerError:
+    return ContainerError(
+        f"cannot start {shown(call.argv)}: {os.strerror(errno.E2BIG)}",
+        hint="give it as input=…, or in a file: a word holds 128 KiB, all of them 2 MiB",
+    )
+
+
+def _missing_dir_hint(path: str) -> str:
+    return f"container.path({path!r}).mkdir(parents=True)"
 
 
 def _stdio(number: int, stream: Stream, fds: list[int]) -> str | int:

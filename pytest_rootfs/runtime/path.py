@@ -311,8 +311,8 @@ class ContainerPath:
     def _names_or_none(self) -> list[str]:
         try:
             return self._names()
-        except (NotADirectoryError, FileNotFoundError):
-            return []
+        except (NotADirectoryError, FileNotFoundError, PermissionError):
+            return []  # pathlib's globs pass over what cannot be read, too
 
     def _names(self) -> list[str]:
         fd = self._open_fd(os.O_RDONLY | os.O_DIRECTORY)

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from typing import IO, Generic, Protocol, TypeVar, cast
@@ -25,7 +26,8 @@ HELD_PIPE_GRACE_S = 0.05
 """How long a pipe may stay silent, after the command has ended, until a daemon is said to hold it."""
 
 HELD_PIPE_LIMIT_S = 1.0
-"""How long a pipe is read, after the command has ended, that does not stay silent."""
+HELD_PIPE_BYTES = 16 << 20
+"""How long, and how much, is read after the command has ended from a pipe that is not silent."""
 
 
 class CompletedProcess(subprocess.CompletedProcess[Text], Generic[Text]):
@@ -267,6 +269,7 @@ class Process:
                 self._take_ending(None)
                 pump.stop_input()
                 deadline = time.monotonic() + HELD_PIPE_LIMIT_S
+                pump.limit(HELD_PIPE_BYTES)
             elif not ready or (deadline is not None and time.monotonic() > deadline):
                 break
         self._fds.update(pump.open_fds())
@@ -302,6 +305,7 @@ class _Pump:
         self._chunks: dict[int, list[bytes]] = {n: [] for n in fds if n != 0}
         self._data = memoryview(data or b"")
         self._others: set[int] = set()
+        self._left_bytes = sys.maxsize
         for number, fd in fds.items():
             os.set_blocking(fd, False)
             self._poll.register(fd, select.POLLOUT if number == 0 else select.POLLIN)
@@ -310,7 +314,7 @@ class _Pump:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._number or self._others)
+        return bool(self._number or self._others) and self._left_bytes > 0
 
     def watch(self, channel: socket.socket) -> None:
         self._others.add(channel.fileno())
@@ -329,6 +333,10 @@ class _Pump:
             elif fd in self._number:
                 self._read(fd)
         return ready
+
+    def limit(self, count: int) -> None:
+        """Have no more work after that many bytes."""
+        self._left_bytes = count
 
     def stop_input(self) -> None:
         """Give up sending: nobody reads any more."""
@@ -361,6 +369,7 @@ class _Pump:
             return
         if chunk:
             self._chunks[self._number[fd]].append(chunk)
+            self._left_bytes -= len(chunk)
         else:
             self._close(fd)
 

@@ -42,7 +42,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def send(
-    peer: socket.socket, message: Mapping[str, object], fds: Sequence[int] = (), *, encoded: str = ""
+    peer: socket.socket,
+    message: Mapping[str, object],
+    fds: Sequence[int] = (),
+    *,
+    encoded: str = "",
 ) -> None:
     """Send one frame; raises OSError when the peer is gone.
 

@@ -180,7 +180,7 @@ def _is_one(path: Path) -> bool:
 def _start_warden(fd: int) -> subprocess.Popen[bytes]:
     package = str(Path(errors.__file__).parent.parent)
     program = _PROGRAM.format(package=package, fd=fd)
-    return subprocess.Popen(  # noqa: S603  our own interpreter and program
+    return subprocess.Popen(
         [_interpreter(), "-I", "-S", "-c", program],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -205,5 +205,3 @@ def _rebuilt(raised: Mapping[str, str], function: str) -> Exception:
     if isinstance(kind, type) and issubclass(kind, RootfsError):
         return kind(raised["what"], detail=raised["detail"], hint=raised["hint"])
     return RuntimeError(f"{function}: {raised['class']}: {raised['text']}; please report this")
-
-

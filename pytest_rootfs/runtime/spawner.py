@@ -18,25 +18,18 @@ import socket
 import sys
 
 from pytest_rootfs.kernel import mounts, namespaces, syscalls
-from pytest_rootfs.runtime import init, init_layer, protocol
+from pytest_rootfs.runtime import init, protocol
+from pytest_rootfs.runtime.root_trees import RootTrees, RwLayer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_rootfs.kernel.cgroups import Group, Parent
     from pytest_rootfs.runtime.protocol import Message
 
-HOST = "host"
-"""The name, among the layers of an image, of the host's own root directory."""
-
-KEPT_INIT_LAYERS = 32
 KEPT_PLANS = 256
 
 
-def main(
-    control_fd: int, handshake: tuple[int, int], layers: int | str, parent: Parent
-) -> None:
+def main(control_fd: int, handshake: tuple[int, int], layers: int | str, parent: Parent) -> None:
     """Enter the user namespace, with the warden writing its maps, and serve; never returns."""
     unshared_w, mapped_r = handshake
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -58,15 +51,14 @@ def main(
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     if isinstance(layers, int):
-        layers_fd = layers
-        mounts.keep_attached(layers_fd)
+        trees = RootTrees(layers, "/tmp")  # host trees come from the warden: no path is needed here
     else:
-        layers_fd = mounts.clone_tree(layers, recursive=False)
+        trees = RootTrees(mounts.clone_tree(layers, recursive=False), layers)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a container takes eight descriptors
     init.prepare()
     _freeze_imports()
-    Spawner(socket.socket(fileno=control_fd), layers_fd, parent).serve()
+    Spawner(socket.socket(fileno=control_fd), trees, parent).serve()
     os._exit(0)
 
 
@@ -80,25 +72,6 @@ def become_root() -> None:
     os.setresuid(0, 0, 0)
 
 
-def open_layers(layers_fd: int, names: Sequence[str], host_fd: int) -> list[int]:
-    """Open unpacked layers by their diffIDs; `host` is the host's root directory."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    opened: list[int] = []
-    try:
-        for name in names:
-            if name != HOST:
-                path = f"{name.partition(':')[2]}/fs"
-                opened.append(os.open(path, flags, dir_fd=layers_fd))
-            elif host_fd >= 0:
-                opened.append(os.open(".", flags, dir_fd=host_fd))
-            else:
-                opened.append(os.open("/", flags))
-    except OSError:
-        protocol.close_all(opened)
-        raise
-    return opened
-
-
 def _freeze_imports() -> None:
     """From here on nothing may be imported: after a pivot, every path is the image's."""
     sys.path.clear()
@@ -109,33 +82,12 @@ def _freeze_imports() -> None:
     gc.disable()
 
 
-class _RwLayer:
-    """A temporary file system with upper dir and work dir, and no place in any namespace."""
-
-    __slots__ = ("mount_fd", "upper_fd")
-
-    def __init__(self, options: Message, root: os.stat_result) -> None:
-        self.mount_fd = mounts.filesystem("tmpfs", options)
-        try:
-            os.mkdir("upper", 0o755, dir_fd=self.mount_fd)
-            os.mkdir("work", 0o755, dir_fd=self.mount_fd)
-            self.upper_fd = os.open("upper", init_layer.FOLDER_FLAGS, dir_fd=self.mount_fd)
-            init_layer.copy_attributes(root, self.upper_fd)
-        except OSError:
-            os.close(self.mount_fd)
-            raise
-
-    def close(self) -> None:
-        os.close(self.upper_fd)
-        os.close(self.mount_fd)
-
-
 class _Container:
     """What the spawner keeps of a container."""
 
     __slots__ = ("group", "pid", "pidfd", "rw_layer", "status")
 
-    def __init__(self, pid: int, pidfd: int, rw_layer: _RwLayer, group: Group) -> None:
+    def __init__(self, pid: int, pidfd: int, rw_layer: RwLayer, group: Group) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.rw_layer = rw_layer
@@ -147,13 +99,11 @@ class _Container:
 class Spawner:
     """The containers of one session."""
 
-    def __init__(self, control: socket.socket, layers_fd: int, parent: Parent) -> None:
+    def __init__(self, control: socket.socket, trees: RootTrees, parent: Parent) -> None:
         self._control = control
-        self._layers_fd = layers_fd
-        self._host_fd = -1
+        self._trees = trees
         self._parent = parent
         self._plans: dict[str, Message] = {}
-        self._init_layers: dict[str, tuple[int, int]] = {}
         self._containers: dict[str, _Container] = {}
         self._busy_groups: list[Group] = []
 
@@ -197,10 +147,11 @@ class Spawner:
             protocol.send(reply, {"unknown_plan": True})
             return
         group = self._parent.create(message["id"], plan["limits"])
-        opened: list[int] = []
-        rw_layer = None
+        root_fd, rw_layer = -1, None
         try:
-            root_fd, rw_layer = self._make_root(plan, fds[1:], opened)
+            if plan["host_tree"] >= 0:
+                self._trees.add_host(fds[1 + plan["host_tree"]])
+            root_fd, rw_layer = self._trees.make(plan)
             pid, pidfd = self._clone(plan, fds, reply, root_fd, group)
         except OSError:
             self._remove(group)
@@ -208,45 +159,22 @@ class Spawner:
                 rw_layer.close()
             raise
         finally:
-            protocol.close_all(opened)
+            if root_fd >= 0:
+                os.close(root_fd)
         self._containers[message["id"]] = _Container(pid, pidfd, rw_layer, group)
         protocol.send(reply, {"pid": pid})
-
-    def _make_root(self, plan: Message, tree_fds: list[int], opened: list[int]) -> tuple[int, _RwLayer]:
-        """Return the detached overlay and the rw layer; what only start-up needs is in `opened`."""
-        if plan["host_tree"] >= 0 and self._host_fd < 0:
-            self._host_fd = os.dup(tree_fds[plan["host_tree"]])
-            mounts.keep_attached(self._host_fd)
-        layer_fds = open_layers(self._layers_fd, plan["layers"], self._host_fd)
-        opened.extend(layer_fds)
-        init_layer_fd = self._init_layer(plan, layer_fds)
-        rw_layer = _RwLayer(plan["rw"], os.stat(init_layer_fd))
-        try:
-            work_fd = os.open("work", init_layer.FOLDER_FLAGS, dir_fd=rw_layer.mount_fd)
-            opened.append(work_fd)
-            lower_fds = [init_layer_fd, *layer_fds]
-            root_fd = mounts.overlay(lower_fds, upper_fd=rw_layer.upper_fd, work_fd=work_fd)
-            opened.append(root_fd)
-        except OSError:
-            rw_layer.close()
-            raise
-        return root_fd, rw_layer
-
-    def _init_layer(self, plan: Message, layer_fds: list[int]) -> int:
-        """Return the init layer of this plan: the same for all its containers, read-only."""
-        key = plan["init_layer"]["key"]
-        if key not in self._init_layers:
-            while len(self._init_layers) >= KEPT_INIT_LAYERS:
-                protocol.close_all(self._init_layers.pop(next(iter(self._init_layers))))
-            self._init_layers[key] = init_layer.build(plan["init_layer"], layer_fds)
-        return self._init_layers[key][1]
 
     def _clone(
         self, plan: Message, fds: list[int], reply: socket.socket, root_fd: int, group: Group
     ) -> tuple[int, int]:
         go_fd = os.eventfd(0)
         try:
-            pid, pidfd = syscalls.clone3(plan["namespaces"])
+            flags = plan["namespaces"]
+            if group.into_fd is not None:
+                # from a cgroup namespace of its own, init could not clone a command into the group
+                # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
+                flags &= ~syscalls.CLONE_NEWCGROUP
+            pid, pidfd = syscalls.clone3(flags)
             if pid == 0:
                 init.main(init.Start(plan, fds[0], fds[1:], reply, root_fd, go_fd, group))
             try:
@@ -263,11 +191,10 @@ class Spawner:
 
     def _kill(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Kill every process of a container; its rw layer stays until it is released."""
-        container = self._find(message)
-        self._end(container)
-        protocol.send(reply, self._described(container))
+        self._end(self._find(message))
         if message["release"]:
             self._drop(message["id"])
+        protocol.send(reply, {})
 
     def _release(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""
@@ -281,9 +208,9 @@ class Spawner:
         if container.status is None:
             ended = select.poll()
             ended.register(container.pidfd, select.POLLIN)
-            if ended.poll(0):
+            if ended.poll(message["wait_s"] * 1000):
                 self._end(container)
-        protocol.send(reply, self._described(container))
+        protocol.send(reply, {"status": container.status, "stats": container.group.read()})
 
     def _send_upper(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         protocol.send(reply, {}, [self._find(message).rw_layer.upper_fd])
@@ -304,9 +231,6 @@ class Spawner:
             return self._containers[message["id"]]
         except KeyError:
             raise OSError(errno.ESRCH, "no such container", message["id"]) from None
-
-    def _described(self, container: _Container) -> Message:
-        return {"status": container.status, "stats": container.group.read()}
 
     def _end(self, container: _Container) -> None:
         if container.status is None:

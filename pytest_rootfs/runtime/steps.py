@@ -21,6 +21,8 @@ from pytest_rootfs.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUI
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_rootfs.runtime.init import Start
 
 NOFILE_SOFT = 1024
@@ -50,8 +52,6 @@ def become_root(_start: Start) -> None:
 
 def raise_loopback(_start: Start) -> None:
     """Bring the loopback interface up; netdevice(7)."""
-
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = IFREQ_FLAGS.pack(b"lo", 0)
         name, flags = IFREQ_FLAGS.unpack(fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))
@@ -187,7 +187,7 @@ def drop_capabilities(_start: Start, kept: int) -> None:
     capabilities.drop_from_bounding_set(kept)
 
 
-STEPS = {
+STEPS: dict[str, Callable[..., None]] = {
     "join_groups": join_groups,
     "set_rlimits": set_rlimits,
     "become_root": become_root,

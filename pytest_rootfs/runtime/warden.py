@@ -19,7 +19,7 @@ import signal
 import socket
 
 from pytest_rootfs.kernel import cgroups, mounts, namespaces, syscalls
-from pytest_rootfs.runtime import protocol, spawner
+from pytest_rootfs.runtime import protocol, root_trees, spawner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,23 +49,29 @@ class Warden:
         self._spawner_pidfd = -1
         self._userns_fd = -1
         self._layers_fd = -1
+        self._signal_fd = -1
         self._layers_path = ""
         self._is_rootful = False
+        self._poller = select.poll()
+        self._jobs: dict[int, int] = {}
+        """Pids of the jobs under way, by pidfd."""
 
     def serve(self) -> None:
         """Answer calls until pytest or the spawner is gone, then clean up."""
-        poller = select.poll()
-        poller.register(self._control, select.POLLIN)
+        self._poller.register(self._control, select.POLLIN)
         try:
-            while self._serve_one(poller):
-                self._reap_jobs()
+            while self._serve_one():
+                pass
         finally:
             self._end()
 
-    def _serve_one(self, poller: select.poll) -> bool:
-        for fd, _ in poller.poll():
+    def _serve_one(self) -> bool:
+        for fd, _ in self._poller.poll():
             if fd == self._spawner_pidfd:
                 return False
+            if fd in self._jobs:
+                self._reap_job(fd)
+                continue
             message, fds = protocol.receive(self._control)
             if message is None:
                 return False
@@ -78,7 +84,7 @@ class Warden:
                 reply.close()
                 protocol.close_all(fds[1:])
             if message["op"] == "start" and self._spawner_pidfd >= 0:
-                poller.register(self._spawner_pidfd, select.POLLIN)
+                self._poller.register(self._spawner_pidfd, select.POLLIN)
         return True
 
     def _answer(self, message: Message, fds: list[int], reply: socket.socket) -> None:
@@ -106,6 +112,7 @@ class Warden:
         self._layers_fd = os.dup(fds[1])
         owner = message["uid_map"][0][1], message["gid_map"][0][1]
         self._parent = cgroups.find_parent(message["cgroup"], owner=owner)
+        self._parent.sweep()  # what sessions left whose warden was killed
         unshared_r, unshared_w = os.pipe()
         mapped_r, mapped_w = os.pipe()
         warden_pid = os.getpid()
@@ -113,14 +120,16 @@ class Warden:
         if self._spawner_pid == 0:
             try:
                 self._control.close()
-                os.close(unshared_r), os.close(mapped_w)
+                os.close(unshared_r)
+                os.close(mapped_w)
                 if os.getppid() != warden_pid:
                     os._exit(1)
                 layers = self._layers_tree() if self._is_rootful else self._layers_path
                 spawner.main(fds[0], (unshared_w, mapped_r), layers, self._parent)
             finally:
                 os._exit(1)
-        os.close(unshared_w), os.close(mapped_r)
+        os.close(unshared_w)
+        os.close(mapped_r)
         self._spawner_pidfd = os.pidfd_open(self._spawner_pid)
         self._join_spawner(message, unshared_r, mapped_w)
         parent = self._parent
@@ -139,7 +148,8 @@ class Warden:
             self._userns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             os.write(mapped_w, b"x")
         finally:
-            os.close(unshared_r), os.close(mapped_w)
+            os.close(unshared_r)
+            os.close(mapped_w)
 
     def _write_map(self, pid: int, name: str, message: Message) -> None:
         lines = message[name]
@@ -158,7 +168,7 @@ class Warden:
         pivot into: the kernel allows that only for trees of its own mount namespace.
         """
         module = __import__(message["module"], fromlist=["*"])
-        for codec in JOB_CODECS:  # looked up by importing, which the ids of a job may not be able to
+        for codec in JOB_CODECS:  # a look-up imports, which the ids of a job may not be able to
             codecs.lookup(codec)
         function = getattr(module, message["function"])
         fds = list(fds)
@@ -169,15 +179,19 @@ class Warden:
                 copies.append(fds[index])
             if message["layers"]:
                 copies.append(self._layers_tree())
-            if spawner.HOST in message["layers"]:
+            if root_trees.HOST in message["layers"]:
                 copies.append(self._host_tree())
         warden_pid = os.getpid()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             try:
                 self._run_job(message, fds, copies, reply, function, warden_pid)
             finally:
                 os._exit(1)
         protocol.close_all(copies)
+        pidfd = os.pidfd_open(pid)
+        self._jobs[pidfd] = pid
+        self._poller.register(pidfd, select.POLLIN)
 
     def _run_job(
         self,
@@ -209,17 +223,20 @@ class Warden:
     def _open_in_job(self, message: Message, fds: list[int], copies: list[int]) -> list[int]:
         """Make trees usable in this mount namespace; return the layers' descriptors."""
         names = message["layers"]
-        if not self._is_rootful:
+        if self._is_rootful:
+            place = "/tmp"
+            trees = copies[len(message["trees"]) :]
+        else:
+            place = self._layers_path
             for index in message["trees"]:
                 path = os.readlink(f"/proc/self/fd/{fds[index]}")
                 fds[index] = mounts.clone_tree(path, recursive=False)
-            return spawner.open_layers(
-                mounts.clone_tree(self._layers_path, recursive=False), names, -1
-            )
-        trees = copies[len(message["trees"]) :]
+            trees = [mounts.clone_tree(place, recursive=False)] if names else []
         for tree_fd in trees:
-            mounts.keep_attached(tree_fd)
-        return spawner.open_layers(trees[0] if trees else -1, names, trees[-1] if trees else -1)
+            mounts.keep_attached(tree_fd, place)
+        host_fd = trees[1] if len(trees) > 1 else -1
+        opened = root_trees.open_layers(trees[0] if trees else -1, names, host_fd)
+        return root_trees.stack_on_host(names, opened)
 
     def _layers_tree(self) -> int:
         return mounts.clone_tree("", fd=self._layers_fd, recursive=False)
@@ -227,15 +244,10 @@ class Warden:
     def _host_tree(self) -> int:
         return mounts.host_tree("/", readonly=True, recursive=False, userns_fd=self._userns_fd)
 
-    def _reap_jobs(self) -> None:
-        while True:
-            try:
-                status = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if status is None or status.si_pid == self._spawner_pid:
-                return
-            os.waitpid(status.si_pid, 0)
+    def _reap_job(self, pidfd: int) -> None:
+        os.waitpid(self._jobs.pop(pidfd), 0)
+        self._poller.unregister(pidfd)
+        os.close(pidfd)
 
     def _end(self) -> None:
         """Wait until the spawner, and with it every container, is gone; remove the cgroups."""

@@ -1,0 +1,40 @@
+"""The seam between a container and the engine that has started it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_rootfs.changeset import Changes
+
+if TYPE_CHECKING:
+    from pytest_rootfs.runtime.container import Container
+
+
+class Home(Protocol):
+    """What a container needs of the engine that started it."""
+
+    def touch(self, container: Container) -> None:
+        """Note that the container is being used."""
+
+    def status(self, container: Container, *, wait_s: float = 0) -> dict[str, Any]:
+        """Return `status` (of waitpid(2), None while alive) and `stats`.
+
+        Waits up to `wait_s` seconds for the end of one that is dying.
+        """
+
+    def kill(self, container: Container, *, release: bool) -> None:
+        """Kill every process; with `release` give up the rw layer too."""
+
+    def release(self, container: Container) -> None:
+        """Give up the rw layer of a dead container."""
+
+    def changes(self, container: Container) -> Changes:
+        """Compare the rw layer with the image."""
+
+    def read_view(self, container: Container, path: str, *, with_rw: bool) -> bytes | None:
+        """Return a file of the image, or of image and rw layer; None where there is no file."""
+
+    def pack_counted(
+        self, container: Container, *, clamp_mtime: int | None
+    ) -> tuple[Any, int]:  # Any: a descriptor of the store, not known here
+        """Pack the rw layer into the store; tell how many entries it has."""

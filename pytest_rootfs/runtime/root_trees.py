@@ -1,0 +1,160 @@
+"""Make a container's root file system from detached trees, before its first process exists.
+
+Three parts: the image's layers and the init layer, read-only, and a rw layer of the container's
+own. On kernels before 6.15 an overlay takes no part of a detached tree, so there each part gets a
+place in the spawner's mount namespace for a moment; which way works is found by trying once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pytest_rootfs.kernel import mounts
+from pytest_rootfs.runtime import init_layer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_rootfs.runtime.protocol import Message
+
+HOST = "host"
+"""The name, among the layers of an image, of the host's own root directory."""
+
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+KEPT_INIT_LAYERS = 32
+
+
+class RwLayer:
+    """A temporary file system with an upper dir and a work dir, and no place in any namespace."""
+
+    __slots__ = ("mount_fd", "upper_fd")
+
+    def __init__(self, options: Message, root: os.stat_result) -> None:
+        """Make one whose upper dir has the attributes of the image's root folder."""
+        self.mount_fd = mounts.filesystem("tmpfs", options)
+        try:
+            os.mkdir("upper", 0o755, dir_fd=self.mount_fd)
+            os.mkdir("work", 0o755, dir_fd=self.mount_fd)
+            self.upper_fd = os.open("upper", FOLDER_FLAGS, dir_fd=self.mount_fd)
+            init_layer.copy_attributes(root, self.upper_fd)
+        except OSError:
+            os.close(self.mount_fd)
+            raise
+
+    def close(self) -> None:
+        """Give it up: its memory is free when the container is dead, too."""
+        os.close(self.upper_fd)
+        os.close(self.mount_fd)
+
+
+class RootTrees:
+    """The trees that the containers of a session share, and how to put one together."""
+
+    def __init__(self, layers_fd: int, place: str) -> None:
+        """Use the folder of unpacked layers, a detached tree, and a path to give trees a place."""
+        self._layers_fd = layers_fd
+        self._place = place
+        self._host_fd = -1
+        self._takes_detached = True
+        self._init_layers: dict[str, tuple[int, int]] = {}
+        mounts.keep_attached(layers_fd, place)
+
+    def add_host(self, tree_fd: int) -> None:
+        """Use a tree of the host's root directory that the warden has id-mapped."""
+        if self._host_fd < 0:
+            self._host_fd = os.dup(tree_fd)
+            mounts.keep_attached(self._host_fd, self._place)
+
+    def make(self, plan: Message) -> tuple[int, RwLayer]:
+        """Return a detached overlay, and its rw layer."""
+        opened = open_layers(self._layers_fd, plan["layers"], self._host_fd)
+        try:
+            layer_fds = stack_on_host(plan["layers"], opened)
+            init_layer_fd = self._init_layer(plan["init_layer"], layer_fds)
+            rw_layer = RwLayer(plan["rw"], os.stat(init_layer_fd))
+            try:
+                return self._overlay([init_layer_fd, *layer_fds], rw_layer), rw_layer
+            except OSError:
+                rw_layer.close()
+                raise
+        finally:
+            for fd in opened:
+                os.close(fd)
+
+    def _overlay(self, lower_fds: Sequence[int], rw_layer: RwLayer) -> int:
+        if self._takes_detached:
+            try:
+                return _overlay(lower_fds, rw_layer)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            self._takes_detached = False
+            for mount_fd, _ in self._init_layers.values():
+                mounts.keep_attached(mount_fd, self._place)
+        mounts.keep_attached(rw_layer.mount_fd, self._place)
+        try:
+            return _overlay(lower_fds, rw_layer)
+        finally:
+            mounts.detach_last(self._place)
+
+    def _init_layer(self, content: Message, layer_fds: Sequence[int]) -> int:
+        """Return the init layer of a plan: the same for all its containers, read-only."""
+        key = content["key"]
+        if key not in self._init_layers:
+            while len(self._init_layers) >= KEPT_INIT_LAYERS:
+                for fd in self._init_layers.pop(next(iter(self._init_layers))):
+                    os.close(fd)
+            self._init_layers[key] = init_layer.build(content, layer_fds)
+            if not self._takes_detached:
+                mounts.keep_attached(self._init_layers[key][0], self._place)
+        return self._init_layers[key][1]
+
+
+def _overlay(lower_fds: Sequence[int], rw_layer: RwLayer) -> int:
+    work_fd = os.open("work", FOLDER_FLAGS, dir_fd=rw_layer.mount_fd)
+    try:
+        return mounts.overlay(lower_fds, upper_fd=rw_layer.upper_fd, work_fd=work_fd)
+    finally:
+        os.close(work_fd)
+
+
+def open_layers(layers_fd: int, names: Sequence[str], host_fd: int) -> list[int]:
+    """Open unpacked layers by their diffIDs, in the order given; `host` is the host's root."""
+    opened: list[int] = []
+    try:
+        for name in names:
+            if name != HOST:
+                path = f"{name.partition(':')[2]}/fs"
+                opened.append(os.open(path, FOLDER_FLAGS, dir_fd=layers_fd))
+            elif host_fd >= 0:
+                opened.append(os.open(".", FOLDER_FLAGS, dir_fd=host_fd))
+            else:
+                opened.append(os.open("/", FOLDER_FLAGS))
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        raise
+    return opened
+
+
+def stack_on_host(names: Sequence[str], opened: list[int]) -> list[int]:
+    """Return lower dirs of which none lies inside another, which an overlay refuses (ELOOP).
+
+    Layers are folders of the host, and so lie below its root: with layers above it, the host becomes
+    an overlay of its own first. What that opens is added to `opened`.
+    """
+    if len(names) < 2 or names[-1] != HOST:
+        return list(opened)
+    empty_fd = mounts.filesystem("tmpfs", {"mode": "755"})
+    opened.append(empty_fd)
+    empty_root_fd = os.open(".", FOLDER_FLAGS, dir_fd=empty_fd)
+    opened.append(empty_root_fd)
+    host_fd = opened[len(names) - 1]
+    init_layer.copy_attributes(os.stat(host_fd), empty_root_fd)
+    view_fd = mounts.overlay([empty_root_fd, host_fd])
+    opened.append(view_fd)
+    view_root_fd = os.open(".", FOLDER_FLAGS, dir_fd=view_fd)
+    opened.append(view_root_fd)
+    return [*opened[: len(names) - 1], view_root_fd]

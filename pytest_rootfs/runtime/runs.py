@@ -1,0 +1,88 @@
+"""Wait for a command that `run` has started, and say how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_rootfs.errors import CommandFailed, CommandTimeout, ContainerError
+from pytest_rootfs.runtime.process import CompletedProcess, Ending, Process
+
+TAIL_BYTES = 4000
+
+
+@dataclass(slots=True, kw_only=True)
+class CommandRecord:
+    """One command that was run, for the report of a failure."""
+
+    argv: list[str]
+    returncode: int | None = None
+    duration_s: float | None = None
+    output_tail: str = ""
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A command that has ended, and its output as the caller wants it."""
+
+    args: Any  # Any: the command, a text or a sequence, as it was given
+    ending: Ending
+    stdout: Any  # Any: text or bytes
+    stderr: Any  # Any: as above
+
+    def failed(self, reason: str) -> CommandFailed:
+        """Return the error for a status that is not zero."""
+        return CommandFailed(
+            self.args, self.ending.returncode, stdout=self.stdout, stderr=self.stderr, reason=reason
+        )
+
+    def completed(self, *, oom_killed: bool) -> CompletedProcess[Any]:  # Any: text or bytes
+        """Return the result."""
+        return CompletedProcess(
+            self.args,
+            self.ending.returncode,
+            self.stdout,
+            self.stderr,
+            ending=self.ending,
+            oom_killed=oom_killed,
+        )
+
+
+def finish(process: Process, record: CommandRecord, data: bytes | None, limit_s: float) -> Outcome:
+    """Send input, collect output, wait; fill in the record.
+
+    Raises CommandTimeout after `limit_s` seconds. Then, and when this is interrupted, the command
+    and everything that it has started are dead.
+    """
+    __tracebackhide__ = True
+    try:
+        out, err, is_late = process.finish(data, time.monotonic() + limit_s)
+        if is_late:
+            process.kill_tree()
+            more_out, more_err, _ = process.finish(None, None)
+            out, err = _joined(out, more_out), _joined(err, more_err)
+    except BaseException:
+        with contextlib.suppress(ContainerError, OSError):
+            process.kill_tree()  # Ctrl-C, say: nothing goes on behind the test's back
+        raise
+    ending = process.ending
+    assert ending is not None  # finish returns when the command has ended
+    record.returncode, record.duration_s = ending.returncode, ending.duration_s
+    record.timed_out = is_late
+    record.output_tail = _tail(out, err)
+    shown = process.decoded(out), process.decoded(err)
+    if is_late:
+        raise CommandTimeout(process.args, limit_s, stdout=shown[0], stderr=shown[1])
+    return Outcome(args=process.args, ending=ending, stdout=shown[0], stderr=shown[1])
+
+
+def _joined(first: bytes | None, second: bytes | None) -> bytes | None:
+    return second if first is None else first + (second or b"")
+
+
+def _tail(out: bytes | None, err: bytes | None) -> str:
+    data = (out or b"")[-TAIL_BYTES:] + (err or b"")[-TAIL_BYTES:]
+    return data[-TAIL_BYTES:].decode("utf-8", "replace")
