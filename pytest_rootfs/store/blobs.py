@@ -1,7 +1,9 @@
 """Keep bytes under the digest of their content, in `blobs/sha256/` of an OCI image layout.
 
 A name is complete, verified and never changes. A blob is written to `tmp/`, synced, and linked
-to its name; who loses a race drops its copy and succeeds.
+to its name; who loses a race drops its copy and succeeds. `durable=False` leaves out the syncing
+(milliseconds) for what need not survive a crash of the machine: a damaged blob is noticed when it
+is read, and replaced when it is written again.
 """
 
 from __future__ import annotations
@@ -78,15 +80,15 @@ class Blobs:
             )
         return content
 
-    def put(self, content: bytes, media_type: str) -> Descriptor:
+    def put(self, content: bytes, media_type: str, *, durable: bool = True) -> Descriptor:
         """Store `content`; idempotent."""
-        with self.new() as writer:
+        with self.new(durable=durable) as writer:
             writer.write(content)
             return writer.commit(media_type)
 
-    def new(self) -> BlobWriter:
+    def new(self, *, durable: bool = True) -> BlobWriter:
         """Begin a blob of unknown digest; a context manager that aborts unless committed."""
-        return BlobWriter(self._tmp, self._publish)
+        return BlobWriter(self._tmp, self._publish, durable=durable)
 
     def adopt(self, writer: BlobWriter, *, digest: str, size: int, media_type: str) -> Descriptor:
         """Publish what a job wrote to `writer.fd`, under the digest that the job computed."""
@@ -94,24 +96,22 @@ class Blobs:
 
     def _publish(self, written: Path, digest: str) -> None:
         self._hold(digest)
+        path = self.path(digest)
         try:
             # link(2) refuses an existing name, where rename(2) would replace it.
-            os.link(written, self.path(digest))
+            os.link(written, path)
         except FileExistsError:
-            return
-        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+            if os.lstat(path).st_size != os.lstat(written).st_size:
+                os.rename(written, path)  # torn by a crash of the machine
 
 
 @final
 class BlobWriter:
     """A blob that is being written; hashes what passes through `write`."""
 
-    def __init__(self, tmp: Path, publish: Callable[[Path, str], None]) -> None:
+    def __init__(self, tmp: Path, publish: Callable[[Path, str], None], *, durable: bool) -> None:
         self._publish = publish
+        self._durable = durable
         self._hash = hashlib.sha256()
         self._size = 0
         self._path, self.fd = claim_file(tmp)
@@ -144,7 +144,8 @@ class BlobWriter:
             self.abort()
             raise LayerCorrupt(f"blob {digest} has {found} bytes where {size} were announced")
         os.fchmod(self.fd, 0o444)
-        os.fdatasync(self.fd)
+        if self._durable:
+            os.fdatasync(self.fd)
         self._publish(self._path, digest)
         self.abort()
         return Descriptor(digest=digest, size=size, media_type=media_type)

@@ -54,7 +54,7 @@ def gc(
         layers = list(_take_layers(store, wanted))
         _take_abandoned(store)
         _drop_locks(store)
-    freed, left = _empty_trash(store, remove)
+    freed, left = empty_trash(store, remove)
     return Collected(
         blobs=len(blobs), layers=len(layers), results=results, freed_bytes=freed, left=left
     )
@@ -155,8 +155,11 @@ def _take_if_dead(path: Path, target: Path) -> bool:
         os.close(fd)
 
 
-def _empty_trash(store: Store, remove: Remove) -> tuple[int, tuple[str, ...]]:
-    """Delete the trash; return the bytes freed and what could not be deleted."""
+def empty_trash(store: Store, remove: Remove = remove_tree_at) -> tuple[int, tuple[str, ...]]:
+    """Delete the trash; return the bytes freed and what could not be deleted.
+
+    Safe at any time. What is in the trash is wanted by nobody, however it came there.
+    """
     left: list[str] = []
     freed = 0
     trash_fd = os.open(store.root / "trash", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

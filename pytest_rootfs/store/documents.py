@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Any, NoReturn  # Any: decoded JSON only
 
 from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.store.locks import claim_file
 
 JSON_BYTES_MAX = 4 << 20
 
 
 def write_atomically(path: Path, content: bytes, *, tmp: Path) -> None:
-    """Replace `path` by a synced file with `content`, made in the folder `tmp` beside it."""
-    written = tmp / f".tmp-{os.urandom(8).hex()}"
-    fd = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """Replace `path` by a synced file with `content`, made in the folder `tmp` of the same disk.
+
+    The temporary file is locked, so no collection takes it away meanwhile.
+    """
+    written, fd = claim_file(tmp, prefix=".tmp-")
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
             os.fdatasync(fd)
-        written.rename(path)
+            written.rename(path)
     except BaseException:
         written.unlink(missing_ok=True)
         raise

@@ -19,6 +19,7 @@ from pytest_rootfs.errors import ArchiveRejected, HostUnsupported
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, parent_of, rejected, shown
 from pytest_rootfs.store.folders import Folders
+from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.tar_reader import Reader, Source, read_entries
 
 WHITEOUT = b".wh."
@@ -67,7 +68,7 @@ def unpack(tar: Source, target_fd: int, *, squash_ids: bool = False) -> UnpackRe
         size=source.size,
         entries=layer.entries,
         has_root=layer.has_root,
-        degraded=tuple(layer.degraded),
+        degraded=layer.notes.shown(),
     )
 
 
@@ -97,7 +98,7 @@ class _Unpacking:
         self._whiteouts: set[bytes] = set()
         self._skipped: set[bytes] = set()
         self._noted: set[bytes] = set()
-        self.degraded: list[str] = []
+        self.notes = Notes()
         self.entries = 0
         self.has_root = False
 
@@ -312,14 +313,14 @@ class _Unpacking:
 
     def _skip(self, name: bytes, why: str) -> None:
         self._skipped.add(name)
-        self.degraded.append(f"{shown(name)} {why}")
+        self.notes.add(f"{shown(name)} {why}")
 
     def _note(self, attribute: bytes, entry: Entry, why: str) -> None:
         """Record an attribute that is not kept, once a layer."""
         if attribute not in self._noted:
             self._noted.add(attribute)
             text = f"{shown(entry.name)}: attribute {shown(attribute)} not kept: {why}"
-            self.degraded.append(text)
+            self.notes.add(text)
 
 
 def _write_all(fd: int, data: bytes) -> None:

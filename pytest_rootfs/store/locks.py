@@ -70,10 +70,10 @@ def leads_to(path: Path, fd: int) -> bool:
     return os.path.samestat(named, os.fstat(fd))
 
 
-def claim_file(folder: Path) -> tuple[Path, int]:
+def claim_file(folder: Path, *, prefix: str = "") -> tuple[Path, int]:
     """Create an empty, locked file with a fresh name; return its path and descriptor."""
     while True:
-        path = folder / fresh_name()
+        path = folder / (prefix + fresh_name())
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         if _is_ours(path, fd):
             return path, fd
@@ -121,5 +121,5 @@ def _holder(fd: int) -> str:
 def _sign(fd: int, label: str) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     text = f"pid {os.getpid()}" + (f" ({worker})" if worker else "") + (f": {label}" * bool(label))
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, text.encode()[:_LABEL_BYTES], 0)
+    # Padded, not truncated first: ext4 flushes a file to disk that was emptied and written anew.
+    os.pwrite(fd, text.encode()[:_LABEL_BYTES].ljust(_LABEL_BYTES), 0)

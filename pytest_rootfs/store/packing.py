@@ -17,6 +17,7 @@ from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, Kind, shown
 from pytest_rootfs.store.layers import WHITEOUT
+from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.tar_writer import TarWriter
 from pytest_rootfs.store.uppers import Difference, FileInfo, compare, read_chunks
 
@@ -68,7 +69,7 @@ class _Packing:
         self._first_names: dict[tuple[int, int], bytes] = {}
         self._reserved: list[bytes] = []
         self._noted: set[bytes] = set()
-        self._skipped: list[str] = []
+        self._notes = Notes()
 
     def add(self, found: Difference) -> None:
         while self._parents and not _is_below(found.path, self._parents[-1].path):
@@ -85,7 +86,7 @@ class _Packing:
                 self._add_folder(found)
             self._parents.append(found)
         elif upper.type == "socket":
-            self._skipped.append(f"{shown(found.path)} is a socket")
+            self._notes.add(f"{shown(found.path)} is a socket")
         else:
             self._add_parents()
             self._add_file(found, upper)
@@ -104,7 +105,7 @@ class _Packing:
             diff_id="sha256:" + self._digest.hexdigest(),
             size=self._size,
             entries=self._tar.entries,
-            skipped=tuple(self._skipped),
+            skipped=self._notes.shown(),
         )
 
     def _write(self, data: bytes) -> None:
@@ -168,7 +169,7 @@ class _Packing:
             elif name not in _SILENT and name not in self._noted:
                 # A pax header has no way to write an empty value or a `=` in a name.
                 self._noted.add(name)
-                self._skipped.append(f"attribute {shown(name)}, first on {shown(path)}")
+                self._notes.add(f"attribute {shown(name)}, first on {shown(path)}")
         return kept
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_rootfs.errors import HostUnsupported
+from pytest_rootfs.store.locks import claim_folder
 from pytest_rootfs.store.trees import remove_tree
 
 HINT = "choose a folder on a local disk (ext4, xfs, btrfs) with --rootfs-store DIR"
@@ -26,8 +27,7 @@ def probe(folder: Path) -> None:
         "extended attributes user.*": _try_attribute,
         "renaming a folder": _try_rename,
     }
-    base = folder / f"probe-{os.urandom(8).hex()}"
-    base.mkdir()
+    base, lock_fd = claim_folder(folder)
     try:
         for name, trial in trials.items():
             try:
@@ -39,6 +39,7 @@ def probe(folder: Path) -> None:
                     hint=HINT,
                 ) from error
     finally:
+        os.close(lock_fd)
         remove_tree(base)
 
 

@@ -57,7 +57,9 @@ class StagedLayer:
         found = meta.get("diff_id", diff_id)
         if found != diff_id:
             raise LayerCorrupt(
-                f"layer {diff_id} is damaged", detail=f"its content has the diffID {found}"
+                f"layer {diff_id} is damaged",
+                detail=f"its content has the diffID {found}",
+                hint=f"delete {self._root}/blobs/sha256/{hex_of(diff_id)} and build again",
             )
         text = json.dumps({**meta, "diff_id": diff_id, "boot_id": boot_id()}, sort_keys=True)
         (self._path / "meta.json").write_text(text + "\n")

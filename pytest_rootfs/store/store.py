@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, final  # Any: decoded JSON only
@@ -39,6 +40,7 @@ class Store:
         """Use `Store.open`, which also creates and checks the folder."""
         self.root = root
         self._gc_lock = root / "locks" / "gc.lock"
+        self._lease_lock = threading.Lock()
         self._own_lease: Lease | None = None
         self._trusted: set[tuple[str, str]] = set()
         self.blobs = Blobs(root / "blobs" / "sha256", root / "tmp", hold=self.hold)
@@ -70,10 +72,11 @@ class Store:
 
     def close(self) -> None:
         """Give up what this store held; idempotent. It may be used again, and holds anew."""
-        lease, self._own_lease = self._own_lease, None
-        self._trusted.clear()
-        if lease is not None:
-            lease.close()
+        with self._lease_lock:
+            lease, self._own_lease = self._own_lease, None
+            self._trusted.clear()
+            if lease is not None:
+                lease.close()
 
     @property
     def failures_dir(self) -> Path:
@@ -96,9 +99,10 @@ class Store:
 
     def hold(self, *digests: str) -> None:
         """Keep digests, and all that their manifests name, until this store is closed."""
-        if self._own_lease is None:
-            self._own_lease = self.lease()
-        self._own_lease.hold(*digests)
+        with self._lease_lock:
+            if self._own_lease is None:
+                self._own_lease = self.lease()
+            self._own_lease.hold(*digests)
 
     def layers_fd(self, idmap: str, owner: Owner) -> int:
         """Return a descriptor of `layers/<idmap>/`, created and given to `owner` if needed.

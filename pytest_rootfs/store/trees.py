@@ -33,24 +33,21 @@ def remove_tree_at(parent_fd: int, name: bytes) -> None:
         os.unlink(name, dir_fd=parent_fd)
         return
     try:
-        pending = _empty(top_fd, top_fd, 0)
-        count = len(pending)
+        pending = _empty(top_fd, top_fd)
         while pending:
             moved = pending.pop()
             folder_fd = _open_folder(top_fd, moved)
             try:
-                deeper = _empty(folder_fd, top_fd, count)
+                pending += _empty(folder_fd, top_fd)
             finally:
                 os.close(folder_fd)
-            count += len(deeper)
-            pending += deeper
             os.rmdir(moved, dir_fd=top_fd)
     finally:
         os.close(top_fd)
     os.rmdir(name, dir_fd=parent_fd)
 
 
-def _empty(folder_fd: int, top_fd: int, count: int) -> list[bytes]:
+def _empty(folder_fd: int, top_fd: int) -> list[bytes]:
     """Remove the files of a folder, move its folders into `top_fd`, return their new names."""
     moved: list[bytes] = []
     for name in os.listdir(folder_fd):
@@ -60,7 +57,7 @@ def _empty(folder_fd: int, top_fd: int, count: int) -> list[bytes]:
             if not stat.S_ISDIR(os.lstat(raw, dir_fd=folder_fd).st_mode):
                 os.unlink(raw, dir_fd=folder_fd)
             elif not _is_removed(folder_fd, raw):
-                target = b".removed-%d-%d" % (os.getpid(), count + len(moved))
+                target = b".removed-" + os.urandom(8).hex().encode()
                 _make_writable(folder_fd, raw)
                 os.rename(raw, target, src_dir_fd=folder_fd, dst_dir_fd=top_fd)
                 moved.append(target)

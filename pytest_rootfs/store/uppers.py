@@ -93,21 +93,26 @@ def compare(upper_fd: int, base_fd: int, *, hidden: Sequence[bytes]) -> Iterator
 
 def inspect(parent_fd: int, name: bytes) -> FileInfo | None:
     """Return what is under a name in an open folder, following nothing; None if nothing is."""
+    found = _look_at(parent_fd, name)
+    if found is None or found.type not in ("file", "dir"):
+        return found
+    flags = FLAGS if found.type == "dir" else _FILE_FLAGS
+    fd = os.open(name, flags, dir_fd=parent_fd)
+    try:
+        return inspect_open(fd)
+    finally:
+        os.close(fd)
+
+
+def _look_at(parent_fd: int, name: bytes) -> FileInfo | None:
+    """Return what can be told without opening: everything but attributes."""
     try:
         found = os.lstat(name, dir_fd=parent_fd)
     except FileNotFoundError:
         return None
     kind = _TYPES[stat.S_IFMT(found.st_mode)]
-    if kind == "symlink":
-        target = os.readlink(name, dir_fd=parent_fd)
-        return FileInfo(type=kind, stat=found, target=target)
-    if kind not in ("file", "dir"):
-        return FileInfo(type=kind, stat=found)
-    fd = os.open(name, FLAGS if kind == "dir" else _FILE_FLAGS, dir_fd=parent_fd)
-    try:
-        return inspect_open(fd)
-    finally:
-        os.close(fd)
+    target = os.readlink(name, dir_fd=parent_fd) if kind == "symlink" else b""
+    return FileInfo(type=kind, stat=found, target=target)
 
 
 def inspect_open(fd: int) -> FileInfo:
@@ -244,7 +249,11 @@ class _Comparison:
 def _base_info(base_fd: int, name: bytes) -> FileInfo | None:
     if base_fd < 0:
         return None
-    found = inspect(base_fd, name)
+    try:
+        found = inspect(base_fd, name)
+    except PermissionError:
+        # On the `host` image: a file of another user, deleted from a folder of one's own.
+        found = _look_at(base_fd, name)
     # A single layer is not merged with anything, so its own whiteouts are still visible.
     return None if found is None or found.is_whiteout else found
 
