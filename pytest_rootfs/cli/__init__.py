@@ -1,0 +1,137 @@
+"""The command line: `pytest-rootfs VERB`.
+
+Each group of verbs is a module with a table `VERBS`, imported when one of them is used; rich is
+imported only to draw on a terminal. Exit status: 0 done, 1 failed, 2 usage, 3 not found; `shell`,
+`exec` and `run` give the command's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+
+from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb
+from pytest_rootfs.errors import ImageNotFound, RootfsError
+from pytest_rootfs.failure_shelf import FailureAmbiguous, FailureNotFound
+
+FAILED, USAGE, NOT_FOUND = 1, 2, 3
+
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "listing": {
+        "failures": "list the kept failures of this project",
+        "show": "tell what happened in a failure",
+    },
+    "diffs": {"diff": "show what changed against the image, as unified diffs"},
+    "files": {
+        "ls": "list a folder of the failed container",
+        "cat": "print a file of the failed container",
+        "cp": "copy a file or folder out of the failed container",
+    },
+    "commands": {
+        "shell": "open a shell in a new container with the failed one's files",
+        "exec": "run a command in a new container with the failed one's files",
+        "run": "run a command in a fresh container of an image",
+    },
+    "exports": {"export": "write a failure as an archive for podman, docker or skopeo"},
+    "cleaning": {
+        "rm": "delete kept failures",
+        "gc": "delete what nothing in the store refers to",
+    },
+    "images": {
+        "images": "list the images in the store",
+        "build": "build an image",
+    },
+    "doctor": {"doctor": "tell what this host can do, and how to repair what it cannot"},
+}
+"""Module of this package → its verbs and their one-line help."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status; prints errors, never a traceback for ours."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names are bytes; what is not UTF-8 goes through
+            stream.reconfigure(errors="surrogateescape")
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read us has seen enough (`| head`); nothing more may be written, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except SystemExit as end:  # argparse: help, version or wrong usage
+        return end.code if isinstance(end.code, int) else USAGE
+    except RootfsError as error:
+        _print_error(error.what, error.detail, error.hint)
+        return _status_of(error)
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        _print_error(f"{error.strerror or error}{place}")
+        return FAILED
+    return status
+
+
+def _dispatch(arguments: list[str]) -> int:
+    homes = {name: module for module, verbs in GROUPS.items() for name in verbs}
+    name = arguments[0] if arguments else ""
+    if name == "--version":
+        from importlib.metadata import version  # noqa: PLC0415  costs 20 ms
+
+        print(f"pytest-rootfs {version('pytest-rootfs')}")
+        return 0
+    if name not in homes:
+        _outer_parser().parse_args(arguments)  # help or an unknown verb: exits
+        return USAGE
+    verb = _load(homes[name], name)
+    parser = argparse.ArgumentParser(
+        prog=f"pytest-rootfs {name}",
+        description=verb.description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--store",
+        metavar="DIR",
+        help="the store (default: $PYTEST_ROOTFS_STORE, else rootfs_store of the project's pytest "
+        "configuration, else $XDG_CACHE_HOME/pytest-rootfs)",
+    )
+    verb.configure(parser)
+    try:
+        return verb.act(verb.parse(parser, arguments[1:]))
+    except UsageError as error:
+        parser.error(str(error))
+
+
+def _load(module: str, name: str) -> Verb:
+    verbs: Mapping[str, Verb] = importlib.import_module(f"pytest_rootfs.cli.{module}").VERBS
+    return verbs[name]
+
+
+def _outer_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pytest-rootfs",
+        description="Look into the containers of failed tests, and run containers by hand.",
+        epilog="ID is the short id of a failure, a unique part of its node id, or `last`.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for group in GROUPS.values():
+        for name, line in group.items():
+            verbs.add_parser(name, help=line, add_help=False)
+    return parser
+
+
+def _status_of(error: RootfsError) -> int:
+    if isinstance(error, (NotFound, FailureNotFound, ImageNotFound)):
+        return NOT_FOUND
+    return USAGE if isinstance(error, FailureAmbiguous) else FAILED
+
+
+def _print_error(what: str, detail: str = "", hint: str = "") -> None:
+    lines = [f"error: {what}", detail, f"hint: {hint}" if hint else ""]
+    print("\n".join(line for line in lines if line), file=sys.stderr)

@@ -1,0 +1,233 @@
+"""`diff`: what changed in a failed container against its image, as unified diffs.
+
+Two containers are started, one from the image and one from the kept state, and the changed paths
+read from both. The output is what `patch` reads, as far as unified diffs can say it; binary
+files, symbolic links, modes and owners are one line each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from pytest_rootfs.cli.output import has_colour, is_terminal, painted, safe
+from pytest_rootfs.cli.sessions import (
+    find_container,
+    find_failure,
+    open_engine,
+    require_files,
+    start_image,
+    start_kept,
+)
+from pytest_rootfs.cli.verbs import NotFound, Verb, add_container, add_failure
+
+if TYPE_CHECKING:
+    from pytest_rootfs.failures import KeptContainer
+    from pytest_rootfs.runtime.container import Container
+
+_COMPARED_LINES = 20_000
+"""More differing lines than this on a side are not compared: difflib's time is quadratic."""
+_READ_BYTES = 16 << 20
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")  # splitlines() would split at carriage returns, too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One path on one side of the comparison; `content` is None for what is not a regular file.
+
+    `kind` is the file type as `ls` writes it, "" where the path does not exist.
+    """
+
+    kind: str = ""
+    mode: int = 0
+    owner: str = ""
+    target: str = ""
+    size: int = 0
+    content: bytes | None = None
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    add_failure(parser)
+    parser.add_argument("path", metavar="PATH", nargs="?", help="only this path and what is below")
+    add_container(parser)
+
+
+def _diff(args: argparse.Namespace) -> int:
+    with open_engine(args) as engine:
+        failure = find_failure(engine.store, args.failure)
+        kept = find_container(failure, args.container)
+        require_files(failure, kept)
+        paths = _wanted(kept, args.path)
+        if not paths:
+            return 0
+        after = start_kept(engine, kept, user="root")
+        before = start_image(engine, kept)
+        for path in paths:
+            lines = compare(path, read_side(before, path), read_side(after, path))
+            _print(lines)
+    return 0
+
+
+def _wanted(kept: KeptContainer, path: str | None) -> list[str]:
+    paths = [str(change["path"]) for change in kept.changes]
+    if path is None:
+        return paths
+    wanted = PurePosixPath(kept.workdir or "/") / path
+    found = [
+        each for each in paths if wanted in (PurePosixPath(each), *PurePosixPath(each).parents)
+    ]
+    if not found:
+        raise NotFound(f"nothing changed at {wanted}", hint="leave PATH out to see what did")
+    return found
+
+
+def read_side(container: Container, path: str) -> Side:
+    """Read a path in a container, not following a symbolic link at its end."""
+    place = container.path(path)
+    try:
+        status = place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return Side()
+    is_file = stat.S_ISREG(status.st_mode)
+    return Side(
+        kind=stat.filemode(status.st_mode)[0],
+        mode=stat.S_IMODE(status.st_mode),
+        owner=f"{status.st_uid}:{status.st_gid}",
+        target=str(place.readlink()) if stat.S_ISLNK(status.st_mode) else "",
+        size=status.st_size,
+        content=place.read_bytes() if is_file and status.st_size <= _READ_BYTES else None,
+    )
+
+
+def compare(path: str, before: Side, after: Side) -> Iterator[bytes]:
+    """Write what differs between two sides of a path, as lines without their ends."""
+    name = path.encode(errors="surrogateescape")
+    if before.kind != after.kind:
+        yield from _headline(name, before, after)
+    elif before.mode != after.mode:
+        yield b"mode of %s: %04o -> %04o" % (name, before.mode, after.mode)
+    if before.kind and after.kind and before.owner != after.owner:
+        yield b"owner of %s: %s -> %s" % (name, before.owner.encode(), after.owner.encode())
+    if before.kind == after.kind == "l" and before.target != after.target:
+        yield b"symlink %s: %s -> %s" % (name, _encoded(before.target), _encoded(after.target))
+    if "-" in (before.kind, after.kind):
+        yield from _compare_content(name, before, after)
+
+
+_KINDS = {"-": "file", "d": "directory", "l": "symlink", "p": "fifo", "s": "socket"}
+
+
+def _headline(name: bytes, before: Side, after: Side) -> Iterator[bytes]:
+    """Say that a path came, went, or became something else."""
+    old, new = (_KINDS.get(side.kind, "device").encode() for side in (before, after))
+    target = b" -> " + _encoded(after.target) if after.kind == "l" else b""
+    if not before.kind:
+        yield b"added %s: %s%s, mode %04o" % (new, name, target, after.mode)
+    elif not after.kind:
+        yield b"deleted %s: %s" % (old, name)
+    else:
+        yield b"%s became %s: %s%s" % (old, new, name, target)
+
+
+def _compare_content(name: bytes, before: Side, after: Side) -> Iterator[bytes]:
+    old, new = (b"" if side.kind != "-" else side.content for side in (before, after))
+    if old is None or new is None or b"\0" in old[:8192] or b"\0" in new[:8192]:
+        if old != new or old is None:
+            yield b"binary file %s: %d -> %d bytes" % (name, before.size, after.size)
+        return
+    if old == new:
+        return
+    old_name = b"a" + name if before.kind == "-" else b"/dev/null"
+    new_name = b"b" + name if after.kind == "-" else b"/dev/null"
+    yield from unified(_LINE.findall(old), _LINE.findall(new), old_name, new_name)
+
+
+def unified(
+    old: list[bytes], new: list[bytes], old_name: bytes, new_name: bytes
+) -> Iterator[bytes]:
+    """Write a unified diff of lines, as lines without their ends.
+
+    Equal beginnings and ends are put aside first, so that a small change in a large file is cheap.
+    """
+    start = _common(old, new)
+    end = _common(old[start:][::-1], new[start:][::-1])
+    if max(len(old), len(new)) - start - end > _COMPARED_LINES:
+        yield b"--- " + old_name
+        yield b"+++ " + new_name
+        yield b"too many lines differ to compare: %d -> %d lines" % (len(old), len(new))
+        return
+    first, last = max(start - 3, 0), max(end - 3, 0)
+    texts = [
+        [line.decode("latin-1") for line in lines[first : len(lines) - last]]
+        for lines in (old, new)
+    ]
+    lines = unified_diff(texts[0], texts[1], old_name.decode("latin-1"), new_name.decode("latin-1"))
+    for line in lines:
+        yield from _finished(_moved(line, first).encode("latin-1"))
+
+
+def _common(left: list[bytes], right: list[bytes]) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((index for index, (one, two) in pairs if one != two), min(len(left), len(right)))
+
+
+def _moved(line: str, offset: int) -> str:
+    """Shift the line numbers of a hunk header by what was put aside before it."""
+    if not offset or not line.startswith("@@ "):
+        return line
+    _, old, new, tail = line.split(" ", 3)
+    return f"@@ {_shifted(old, offset)} {_shifted(new, offset)} {tail}"
+
+
+def _shifted(span: str, offset: int) -> str:
+    start, comma, count = span[1:].partition(",")
+    return f"{span[0]}{int(start) + offset}{comma}{count}"
+
+
+def _finished(line: bytes) -> Iterator[bytes]:
+    if line.endswith(b"\n"):
+        yield line[:-1]
+        return
+    yield line
+    if not line.startswith(b"@@"):
+        yield b"\\ No newline at end of file"
+
+
+def _print(lines: Iterable[bytes]) -> None:
+    for line in lines:
+        if not is_terminal():
+            sys.stdout.buffer.write(line + b"\n")
+            continue
+        text = safe(line.decode(errors="surrogateescape"))
+        print(_coloured(text) if has_colour() else text)
+    sys.stdout.flush()
+
+
+def _coloured(line: str) -> str:
+    if line.startswith(("--- ", "+++ ")):
+        return painted(line, "bold")
+    for mark, colour in (("@@", "cyan"), ("+", "green"), ("-", "red")):
+        if line.startswith(mark):
+            return painted(line, colour)
+    return line if line.startswith((" ", "\\")) else painted(line, "yellow")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+VERBS = {
+    "diff": Verb(
+        description="Show what changed in a failed container against its image: unified diffs of "
+        "text\nfiles, one line for everything else.",
+        configure=_configure,
+        act=_diff,
+    ),
+}

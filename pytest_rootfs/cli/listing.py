@@ -1,0 +1,203 @@
+"""`failures` and `show`: what is kept, and what happened."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from pytest_rootfs.cli.output import (
+    heading,
+    local_time,
+    note,
+    painted,
+    print_json,
+    print_table,
+    safe,
+)
+from pytest_rootfs.cli.sessions import find_failure, open_store
+from pytest_rootfs.cli.verbs import Verb, add_failure, add_json
+from pytest_rootfs.failures import Failure, Failures, KeptContainer
+from pytest_rootfs.settings import shown_size
+
+_SHOWN_CHANGES = 50
+_SHOWN_COMMANDS = 20
+_LETTERS = {"added": "A", "modified": "M", "deleted": "D"}
+_COLOURS = {"added": "green", "modified": "yellow", "deleted": "red"}
+
+
+def _configure_failures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="those of every project")
+    add_json(parser)
+
+
+def _failures(args: argparse.Namespace) -> int:
+    failures = Failures(open_store(args))
+    found = failures.list(None if args.all else Path.cwd())
+    for name in failures.damaged():
+        note(f"{name} cannot be read; remove it with `pytest-rootfs rm {name}`")
+    if args.json:
+        print_json([_summary(failure) for failure in found])
+    elif found:
+        columns = ["id", "test", "when", "changes", "size", "time"]
+        rows = [_row(failure) for failure in found]
+        print_table(columns, rows, right="changes size")
+    elif not args.all and (others := failures.list()):
+        note(f"no failure of this project is kept; {len(others)} of others: --all lists them")
+    return 0
+
+
+def _row(failure: Failure) -> list[str]:
+    when = failure.when if failure.outcome == "failed" else f"{failure.when} ({failure.outcome})"
+    size = shown_size(failure.size) if failure.manifest else "not kept"
+    moment = local_time(failure.time)[:16]  # to the minute
+    count = str(len(failure.changes))
+    return [failure.id, failure.nodeid, when, count, size, moment]
+
+
+def _summary(failure: Failure) -> dict[str, object]:
+    """Return what `failures --json` tells: failure.json without its long lists."""
+    long = ("changes", "commands", "processes", "containers", "env", "options")
+    data = {key: value for key, value in failure.to_json().items() if key not in long}
+    names = [kept.name for kept in failure.containers]
+    return {**data, "changes": len(failure.changes), "containers": names}
+
+
+def _show(args: argparse.Namespace) -> int:
+    failure = find_failure(open_store(args), args.failure)
+    if args.json:
+        print_json(failure.to_json())
+        return 0
+    status = painted(failure.outcome, "red" if failure.outcome == "failed" else "green")
+    print(heading(safe(f"{failure.id}  {failure.nodeid}")))
+    print(f"{status} in {failure.when}, {local_time(failure.time)}, {safe(failure.rootdir)}")
+    if failure.message:
+        print(f"\n{_indented(failure.message)}")
+    for kept in failure.containers:
+        _show_container(kept, alone=len(failure.containers) == 1)
+    for path in _added_files(failure):
+        print(f"\nadded by a hook: {safe(str(path))}")
+    if failure.manifest:
+        print(f"\nwalk in: pytest-rootfs shell {failure.id}")
+    return 0
+
+
+def _added_files(failure: Failure) -> list[Path]:
+    if failure.folder is None:
+        return []
+    return sorted(path for path in failure.folder.iterdir() if path.name != "failure.json")
+
+
+def _show_container(kept: KeptContainer, *, alone: bool) -> None:
+    print()
+    if not alone:
+        print(heading(f"container {safe(kept.name)}"))
+    print(f"image     {safe(kept.image.name)} {kept.image.digest}")
+    print(f"run as    {safe(kept.user)} in {safe(kept.workdir)}")
+    print(f"limits    {_limits(kept)}")
+    for sentence in kept.limits_hit:
+        print(f"          {painted(safe(sentence), 'red')}")
+    if figures := _stats(kept):
+        print(f"used      {figures}")
+    print(f"rw layer  {shown_size(kept.size) if kept.manifest else 'not kept'}")
+    for gap in kept.gaps:
+        print(f"missing   {safe(gap)}")
+    _show_commands(kept)
+    _show_processes(kept)
+    _show_changes(kept)
+
+
+def _limits(kept: KeptContainer) -> str:
+    shown_limits = []
+    for key, value in kept.limits.items():
+        if value is None:
+            continue
+        is_size = key in ("memory", "disk") and isinstance(value, int)
+        shown_limits.append(f"{key} {shown_size(value) if is_size else format(value)}")
+    return ", ".join(shown_limits) or "none"
+
+
+def _stats(kept: KeptContainer) -> str:
+    figures = []
+    for key, value in kept.stats.items():
+        if not value:  # None: no figure; zero: nothing to tell
+            continue
+        name = key.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
+        if key.endswith("_bytes"):
+            figures.append(f"{name} {shown_size(value)}")
+        elif key.endswith("_s"):
+            figures.append(f"{name} {value:.2f} s")
+        else:
+            figures.append(f"{name} {value}")
+    return ", ".join(figures)
+
+
+def _show_commands(kept: KeptContainer) -> None:
+    if not kept.commands:
+        return
+    print(f"\n{heading('commands')}")
+    if (left_out := len(kept.commands) - _SHOWN_COMMANDS) > 0:
+        print(f"  … {left_out} earlier ones: --json shows them")
+    for command in kept.commands[-_SHOWN_COMMANDS:]:
+        argv = command["argv"]
+        text = argv if isinstance(argv, str) else shlex.join(argv)
+        status = _status(command["returncode"], timed_out=bool(command.get("timed_out")))
+        colour = "green" if command["returncode"] == 0 else "red"
+        print(f"  $ {safe(text)}")
+        print(f"    {painted(status, colour)} after {command['duration_s']:.3f} s")
+        if tail := str(command.get("output_tail") or ""):
+            print(_indented(tail, "    | "))
+
+
+def _status(returncode: int | None, *, timed_out: bool) -> str:
+    if timed_out:
+        return "timed out"
+    if returncode is None:
+        return "still running"
+    return f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+
+
+def _show_processes(kept: KeptContainer) -> None:
+    if not kept.processes:
+        return
+    print(f"\n{heading('processes')}")
+    for process in kept.processes:
+        argv = process.get("argv") or []
+        text = argv if isinstance(argv, str) else shlex.join(argv)
+        place = f"{process['pid']:>6} {process.get('state', '?')} uid {process.get('user')}"
+        print(f"  {place}  {safe(text)}")
+
+
+def _show_changes(kept: KeptContainer) -> None:
+    print(f"\n{heading(f'changes ({len(kept.changes)})')}")
+    for change in kept.changes[:_SHOWN_CHANGES]:
+        kind = str(change["kind"])
+        letter = painted(_LETTERS.get(kind, "?"), _COLOURS.get(kind, "bold"))
+        print(f"  {letter} {safe(change['path'])}")
+    if (left_out := len(kept.changes) - _SHOWN_CHANGES) > 0:
+        print(f"  … and {left_out} more: --json shows them")
+
+
+def _indented(text: str, prefix: str = "  ") -> str:
+    return "\n".join(f"{prefix}{safe(line)}" for line in text.rstrip("\n").split("\n"))
+
+
+def _configure_show(parser: argparse.ArgumentParser) -> None:
+    add_failure(parser)
+    add_json(parser)
+
+
+VERBS = {
+    "failures": Verb(
+        description="List the kept failures of this project, newest first.\n\nA failure belongs to "
+        "the current folder when its pytest rootdir is that folder, above it or below it.",
+        configure=_configure_failures,
+        act=_failures,
+    ),
+    "show": Verb(
+        description="Tell what happened: test, phase, message, image, limits, commands with the "
+        "end of\ntheir output, processes, changes.",
+        configure=_configure_show,
+        act=_show,
+    ),
+}
