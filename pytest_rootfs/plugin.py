@@ -1,0 +1,366 @@
+"""The pytest plugin `rootfs`: options, the mark, reports. The work is in classes without pytest.
+
+Imported by every pytest run where the package is installed, so it imports next to nothing: what a
+container needs comes with the first container.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_rootfs.options import OPTIONS, Settings, Sources
+from pytest_rootfs.session import Session
+
+if TYPE_CHECKING:
+    import pdb  # noqa: T100  for its type
+
+    from pytest_rootfs.runtime.container import Container
+
+SESSION = pytest.StashKey[Session]()
+DEFAULT_IMAGE_FIXTURE = "_rootfs_default_image"
+NOTE_KEY = "rootfs_failure"  # as in `attempts`, which no suite without containers imports
+USAGE_KEY = "rootfs_usage_error"
+MARK = (
+    "container(image=None, *, user, workdir, env, hostname, memory, cpus, pids, disk, timeout, "
+    "network, mounts, tmpfs, readonly, capabilities, keep): how the container of the fixture "
+    "`container` is made; the closest mark wins, key by key"
+)
+
+
+# Options, start and end.
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options and their ini keys, all in one group."""
+    group = parser.getgroup("rootfs", "container rootfs (pytest-rootfs)")
+    for option in OPTIONS:
+        form: dict[str, Any] = {"dest": option.key, "help": option.help}  # Any: argparse's keywords
+        if option.kind == "flag":
+            form["action"] = "store_true"
+        elif option.choices:
+            form["choices"] = option.choices
+        else:
+            form["metavar"] = option.metavar
+        if option.kind == "list":
+            form["action"] = "append"
+        if option.on_command_line:
+            group.addoption(option.flag, **form)
+        if option.in_ini:
+            kind: Any = option.ini_type  # Any: pytest's Literal of the types is private
+            parser.addini(option.key, option.help, type=kind, default=None)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks that we call."""
+    from pytest_rootfs import hooks  # noqa: PLC0415  imported by this hook only
+
+    pluginmanager.add_hookspecs(hooks)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check all options; start nothing."""
+    config.addinivalue_line("markers", MARK)
+    try:
+        settings = Settings.read(_sources(config))
+    except (TypeError, ValueError) as error:  # TypeError: pytest < 9.2, a number in [tool.pytest]
+        raise pytest.UsageError(str(error)) from None
+    if settings.shell and getattr(config.option, "dist", "no") != "no":
+        raise pytest.UsageError(
+            "--rootfs-shell is incompatible with distributing tests; try using -n0"
+        )
+    session = config.stash[SESSION] = Session(settings, config=config, warn=_warn)
+    config.add_cleanup(session.close)
+    if not _is_worker(config):
+        config.pluginmanager.register(_Summary(session), "rootfs.summary")
+
+
+@pytest.hookimpl(trylast=True)  # after the fixtures of an interrupted session are torn down
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Close every container."""
+    session.config.stash[SESSION].close()
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say how containers run here; only what is known at once."""
+    return config.stash[SESSION].header()
+
+
+# Collection.
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test of the default image on each, when the user gives several."""
+    images = metafunc.config.stash[SESSION].settings.images
+    if len(images) < 2 or not _asks_for_default_image(metafunc):
+        return
+    if _check_mark(metafunc.definition).get("image") is None:  # an image of its own is one image
+        metafunc.parametrize(
+            DEFAULT_IMAGE_FIXTURE, images, indirect=True, ids=images, scope="session"
+        )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Check the marks of the tests that were just collected."""
+    report = yield
+    try:
+        for item in report.result:
+            if isinstance(item, pytest.Item):
+                _check_mark(item)
+    except pytest.UsageError as error:
+        if not _is_worker(collector.config):
+            raise
+        # xdist loses what a worker raises while it collects, but not a report that failed.
+        report.outcome, report.longrepr, report.result = "failed", str(error), []
+        vars(report)[USAGE_KEY] = str(error)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Refuse a default image that does not exist once, before the first test asks for it."""
+    config, ours = session.config, session.config.stash[SESSION]
+    items: list[pytest.Item] = getattr(session, "items", [])  # pytest 7 under xdist has none
+    asked = (DEFAULT_IMAGE_FIXTURE in getattr(item, "fixturenames", ()) for item in items)
+    only_looks = config.option.collectonly or getattr(config.option, "setupplan", False)
+    if _is_worker(config) or only_looks or not any(asked):
+        return
+    from pytest_rootfs.errors import HostUnsupported, ImageError  # noqa: PLC0415  now it is used
+
+    try:
+        for reference in ours.settings.images:
+            ours.resolve(reference)
+    except ImageError as error:
+        raise pytest.UsageError(f"--rootfs-image (or rootfs_image): {error}") from None
+    except HostUnsupported:
+        return  # the tests themselves skip or fail, as --rootfs-unsupported says
+
+
+# Running and reporting.
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note which test runs, before its first fixture is set up."""
+    item.config.stash[SESSION].begin(item)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep, while they live, the containers of a test of which a phase has failed."""
+    ours = item.config.stash[SESSION]
+    if call.excinfo is None:
+        report = yield
+    else:
+        if ours.settings.unsupported == "skip":
+            _skip_unsupported(call)
+        with _own_frames_hidden(call.excinfo.value):
+            report = yield
+    ours.observe(report, lambda: _message(report))
+    return report
+
+
+def pytest_exception_interact(
+    node: pytest.Item | pytest.Collector,
+    report: pytest.CollectReport | pytest.TestReport,
+) -> None:
+    """Open a shell in the live container, before its teardown."""
+    ours = node.config.stash[SESSION]
+    container = ours.live_container()
+    if not ours.settings.shell or container is None:
+        return
+    if capture := node.config.pluginmanager.getplugin("capturemanager"):
+        capture.suspend_global_capture(in_=True)  # resumed by the next phase, as after --pdb
+    writer = node.config.get_terminal_writer()
+    writer.line()
+    report.toterminal(writer)
+    writer.sep(">", f"shell in container {container.name}; `exit` goes on with the session")
+    _interact(container)
+
+
+def pytest_enter_pdb(config: pytest.Config, pdb: pdb.Pdb) -> None:
+    """Offer a shell in the live container as a command of the debugger."""
+    container = config.stash[SESSION].live_container()
+    if container is None:
+        return
+
+    def do_rootfs_shell(_: str) -> None:
+        """rootfs_shell: open a shell in the live container of the test."""
+        _interact(container)
+
+    vars(pdb)["do_rootfs_shell"] = do_rootfs_shell
+    writer = config.get_terminal_writer()
+    writer.line(f"rootfs: `rootfs_shell` opens a shell in the live container {container.name}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Show how `container.changes()` differs from what a test expects."""
+    changeset = sys.modules.get("pytest_rootfs.changeset")
+    if changeset is None or op != "==":
+        return None
+    if not isinstance(left, Mapping) or not isinstance(right, Mapping):
+        return None
+    if not isinstance(left, changeset.Changes) and not isinstance(right, changeset.Changes):
+        return None
+    from pytest_rootfs import report  # noqa: PLC0415  a failed assert only
+
+    if isinstance(left, changeset.Changes):
+        return report.explain_changes(left, right)
+    return report.explain_changes(right, left)
+
+
+class _Summary:
+    """What only the process that writes the report does: under xdist the controller."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Raise the usage error that an xdist worker found."""
+        if (message := vars(report).get(USAGE_KEY)) is not None:
+            raise pytest.UsageError(message)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what the summary says of kept failures."""
+        if (note := vars(report).get(NOTE_KEY)) is not None:
+            self._session.note(note)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """Remove the oldest failures beyond what is to be kept; the workers have ended."""
+        self._session.sweep()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> Generator[None, None, None]:
+        """End the summary with a line a kept failure."""
+        yield
+        if terminalreporter.config.option.no_summary:
+            return
+        if lines := self._session.summary_lines():
+            terminalreporter.section("rootfs failures", cyan=True)
+            for line in lines:
+                terminalreporter.line(line)
+
+
+# Details.
+
+
+def _sources(config: pytest.Config) -> Sources:
+    here = config.invocation_params.dir
+    return Sources(
+        option=lambda name: config.getoption(name, None),
+        ini=config.getini,
+        environ=os.environ,
+        rootdir=config.rootpath,
+        ini_dir=config.inipath.parent if config.inipath is not None else here,
+        invocation_dir=here,
+    )
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(pytest.PytestWarning(message), stacklevel=2)
+
+
+def _asks_for_default_image(metafunc: pytest.Metafunc) -> bool:
+    """Tell whether the default image is among the fixtures of a test, however indirectly."""
+    if DEFAULT_IMAGE_FIXTURE in metafunc.fixturenames:
+        return True
+    # pytest < 9.1 leaves out what a fixture needs that is overridden by one that asks for it.
+    overrides = getattr(metafunc, "_arg2fixturedefs", {}).get("rootfs_image", ())
+    for fixture in reversed(overrides):
+        if DEFAULT_IMAGE_FIXTURE in fixture.argnames:
+            metafunc.fixturenames.append(DEFAULT_IMAGE_FIXTURE)
+            return True
+        if "rootfs_image" not in fixture.argnames:
+            return False
+    return False
+
+
+def _check_mark(item: pytest.Item) -> dict[str, object]:
+    """Return the merged keywords of a test's marks; raises `UsageError` naming the test."""
+    # A bare mark says nothing, and is often another suite's label.
+    said = [mark for mark in item.iter_markers("container") if mark.args or mark.kwargs]
+    if not said:
+        return {}
+    from pytest_rootfs import marks  # noqa: PLC0415  marked tests only
+
+    try:
+        keywords = marks.merge(said)
+        marks.split(keywords, None)
+    except (TypeError, ValueError) as error:
+        raise pytest.UsageError(f"{item.nodeid}: mark container: {error}") from None
+    return keywords
+
+
+def _skip_unsupported(call: pytest.CallInfo[None]) -> None:
+    """Turn "this host cannot run containers" into a skip; a missing limit stays an error."""
+    errors = sys.modules.get("pytest_rootfs.errors")
+    if errors is None or call.excinfo is None or call.when not in ("setup", "call"):
+        return
+    error = call.excinfo.value
+    if isinstance(error, errors.HostUnsupported) and not isinstance(error, errors.LimitUnavailable):
+        try:
+            pytest.skip(f"{error.what}; {error.hint}" if error.hint else error.what)
+        except pytest.skip.Exception:
+            call.excinfo = pytest.ExceptionInfo.from_current()
+
+
+@contextmanager
+def _own_frames_hidden(error: BaseException) -> Iterator[None]:
+    """Leave our frames out of the traceback of an error that we raise on purpose.
+
+    Any other error is a defect of ours, or passes through, and keeps its full traceback.
+    """
+    errors = sys.modules.get("pytest_rootfs.errors")
+    if errors is None or not isinstance(error, errors.RootfsError):
+        yield
+        return
+    modules = [module for name, module in sys.modules.items() if name.startswith("pytest_rootfs")]
+    for module in modules:
+        vars(module)["__tracebackhide__"] = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            vars(module).pop("__tracebackhide__", None)
+
+
+def _message(report: pytest.TestReport) -> str:
+    """Return what went wrong as the short test summary has it, in full."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message) if crash is not None else report.longreprtext
+
+
+def _interact(container: Container) -> None:
+    """Run a shell in a container with this terminal, if the image has one."""
+    from pytest_rootfs.cli import shells  # noqa: PLC0415  only when somebody wants a shell
+    from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  as above
+
+    try:
+        task = shells.Task(
+            command=[shells.find_shell(container)],
+            env=shells.prompt_environment(container.name),
+            with_tty=sys.stdin.isatty(),
+        )
+        shells.interact(container, task)
+    except RootfsError as error:
+        sys.stdout.write(f"{error}\n")

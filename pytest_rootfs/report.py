@@ -1,0 +1,146 @@
+"""Write the texts of a report: sections, the header line, the terminal summary.
+
+Text in, text out: nothing here asks a container or the host. What came out of a container is
+escaped, so that a file name or a program cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_rootfs.failure_record import KeptContainer
+
+MAX_CHANGES = 50
+MAX_COMMANDS = 10
+MAX_OUTPUT = 10
+
+Entry = Mapping[str, Any]  # Any: a flat JSON object out of a failure's record
+Section = tuple[str, str]
+
+
+def sections(containers: Sequence[KeptContainer]) -> list[Section]:
+    """Return the sections of a failed report, those without content left out."""
+    texts = (
+        ("rootfs changes", _blocks(containers, _changes, limit=MAX_CHANGES)),
+        ("rootfs commands", _blocks(containers, _commands)),
+        ("rootfs limits", _blocks(containers, lambda kept: map(escaped, kept.limits_hit))),
+        ("rootfs failure", _blocks(containers, lambda kept: map(escaped, kept.gaps))),
+    )
+    return [(name, text) for name, text in texts if text]
+
+
+def escaped(text: str) -> str:
+    r"""Return one line of text with every unprintable character shown as an escape (`\x1b`)."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text
+    )
+
+
+def header(*, mode: str, cgroup: str, images: Sequence[str], digest: str | None) -> str:
+    """Return the line for the head of pytest's report."""
+    shown = f"{digest[: len('sha256:') + 12]}…" if digest else "not built yet"
+    image = f"image {images[0]} ({shown})" if len(images) == 1 else f"images {', '.join(images)}"
+    return f"rootfs: {mode}, {'no cgroup' if cgroup == 'none' else f'cgroup {cgroup}'}, {image}"
+
+
+def explain_changes(actual: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
+    """Say how changes differ from others, or from a dict of path to kind: a path a line."""
+    lines = []
+    for path in sorted({*actual, *expected}, key=str):
+        shown = escaped(str(path))
+        if path not in actual:
+            lines.append(f"missing     {shown} ({_kind(expected[path])})")
+        elif path not in expected:
+            lines.append(f"unexpected  {shown} ({_kind(actual[path])})")
+        elif difference := _difference(actual[path], expected[path]):
+            lines.append(f"differs     {shown} ({difference})")
+    what = "1 path" if len(lines) == 1 else f"{len(lines)} paths"
+    return [f"the changes differ from the expected ones in {what}", *sorted(lines, key=_rank)]
+
+
+def _rank(line: str) -> int:
+    return ("missing", "unexpected", "differs").index(line.split(maxsplit=1)[0])
+
+
+def _kind(change: object) -> object:
+    return getattr(change, "kind", change)
+
+
+def _difference(actual: object, expected: object) -> str:
+    """Say how two changes of one path differ; each is a `Change` or only its kind."""
+    if _kind(actual) != _kind(expected):
+        return f"is {_kind(actual)}, expected {_kind(expected)}"
+    if not hasattr(actual, "kind") or not hasattr(expected, "kind"):
+        return ""
+    pairs = (
+        (name, getattr(actual, name), getattr(expected, name))
+        for name in ("type", "before", "after")
+    )
+    return "; ".join(f"{name}: {is_}, expected {want}" for name, is_, want in pairs if is_ != want)
+
+
+def _blocks(
+    containers: Sequence[KeptContainer],
+    describe: Callable[[KeptContainer], Iterable[str]],
+    limit: int | None = None,
+) -> str:
+    """Join what there is to say of each container; several are told apart by a line above."""
+    lines: list[str] = []
+    for kept in containers:
+        block = list(describe(kept))
+        if block and len(containers) > 1:
+            lines.append(f"container {escaped(kept.name)} ({escaped(kept.image.name)}):")
+        lines += block
+    if limit is not None and len(lines) > limit:
+        left_out = len(lines) - (limit - 1)
+        lines[limit - 1 :] = [f"… and {left_out} more"]
+    return "\n".join(lines)
+
+
+def _changes(kept: KeptContainer) -> Iterable[str]:
+    for change in kept.changes:
+        path = escaped(str(change["path"]))
+        slash = "/" if change.get("type") == "dir" and path != "/" else ""
+        yield f"{change['kind']:8}  {path}{slash}"
+
+
+def _commands(kept: KeptContainer) -> Iterable[str]:
+    left_out = len(kept.commands) - MAX_COMMANDS
+    if left_out > 0:
+        yield f"… {left_out} earlier commands"
+    for command in kept.commands[-MAX_COMMANDS:]:
+        argv = command["argv"]
+        typed = argv if isinstance(argv, str) else shlex.join(map(str, argv))
+        yield f"$ {escaped(typed)}  [{_status(command)}]"
+        tail = str(command.get("output_tail") or "").splitlines()
+        if len(tail) > MAX_OUTPUT:
+            yield "  …"
+        yield from (f"  {escaped(line)}" for line in tail[-MAX_OUTPUT:])
+
+
+def _status(command: Entry) -> str:
+    returncode = command.get("returncode")
+    if command.get("timed_out"):
+        status = "timed out, killed"
+    elif returncode is None:
+        status = "still running"
+    elif returncode < 0:
+        status = f"killed by {_signal_name(-returncode)}"
+    else:
+        status = f"exit status {returncode}"
+    duration_s = command.get("duration_s")
+    return status if duration_s is None else f"{status}, {duration_s:.2f} s"
+
+
+def _signal_name(number: int) -> str:
+    import signal  # noqa: PLC0415  only a killed command needs it
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

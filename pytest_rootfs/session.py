@@ -1,0 +1,296 @@
+"""What one pytest process shares: its settings, the engine once one is needed, the running attempt.
+
+An xdist worker is a session of its own. The engine, and all that it imports, come with the first
+container. Not safe for use by several threads at once, as pytest's fixtures are not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_rootfs.attempts import Attempt, Item, Note, Report
+    from pytest_rootfs.engine import Engine
+    from pytest_rootfs.image import Image
+    from pytest_rootfs.keeping import Keeper
+    from pytest_rootfs.options import Keep, Settings
+    from pytest_rootfs.runtime.container import Container
+    from pytest_rootfs.runtime.spec import ContainerOptions
+    from pytest_rootfs.runtime.stats import Stats
+
+DIGESTS_KEY = "rootfs/digests"
+
+
+class Session:
+    """The engine of a pytest process and the containers of the test that runs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        config: Any,  # Any: a pytest.Config; pytest is imported by the plugin and the fixtures only
+        warn: Callable[[str], None],
+    ) -> None:
+        self.settings = settings
+        self.attempt: Attempt | None = None
+        self._config = config
+        self._warn = warn
+        self._item: Item | None = None
+        self._engine: Engine | None = None
+        self._keeper: Keeper | None = None
+        self._defaults: ContainerOptions | None = None
+        self._images: dict[str, Image] = {}
+        self._digests: dict[str, str] = {}
+        self._started: set[str] = set()
+        self._timings: dict[str, float] = {}
+        self._notes: list[Note] = []
+        self._unswept: list[Note] = []
+        self._swept: set[str] = set()
+        self._trouble: list[str] = []
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, made on first use; raises `HostUnsupported` where there can be none."""
+        if self._engine is None:
+            self._engine = self._make_engine()
+        return self._engine
+
+    @property
+    def defaults(self) -> ContainerOptions:
+        """The options that a container has when neither mark nor call say otherwise."""
+        if self._defaults is None:
+            from pytest_rootfs.runtime.spec import ContainerOptions  # noqa: PLC0415  first use
+
+            self._defaults = ContainerOptions.from_keywords(self.settings.defaults, defaults=None)
+        return self._defaults
+
+    def resolve(self, reference: str) -> Image:
+        """Return the image that a reference means, asking the hook first."""
+        if reference not in self._images:
+            self._images[reference] = self._resolve(reference)
+        return self._images[reference]
+
+    def start(
+        self, image: Image | str, keywords: Mapping[str, object], *, name: str | None = None
+    ) -> Container:
+        """Start a container for the test that runs; `image` is what it gets if no keyword says.
+
+        Raises `TypeError` for an unknown keyword, `ValueError` for a bad value, and whatever the
+        engine raises.
+        """
+        from pytest_rootfs import marks  # noqa: PLC0415  first container
+
+        wish: dict[str, object] = {"image": image, **keywords}
+        self._tell("pytest_rootfs_container_config", config=wish)
+        wanted, keep, options = marks.split(wish, self.defaults)
+        chosen = image if wanted is None else wanted
+        resolved = self.resolve(chosen) if isinstance(chosen, str) else chosen
+        container = self.engine.start(resolved, name=name, options=options)
+        self._started.add(container.id)
+        try:
+            self._note_use(container, keep)
+            self._tell("pytest_rootfs_container_started", container=container)
+        except BaseException:
+            container.close()
+            raise
+        for reference in self.settings.images:
+            if self._images.get(reference) is resolved:
+                self._digests[reference] = container.built.digest
+        return container
+
+    def stop(self, container: Container) -> None:
+        """Close a container, unless somebody has."""
+        if container.is_closed:
+            return
+        stats = None
+        if self._hears("pytest_rootfs_container_stopped"):
+            stats = _last_stats(container)
+        container.close()
+        self._tell("pytest_rootfs_container_stopped", container=container, stats=stats)
+
+    def begin(self, item: Item) -> None:
+        """Note that a test is about to run."""
+        self._item = item
+        self.attempt = None
+        self._timings = {}
+
+    def used(self, container: Container) -> None:
+        """Note that the running test used a container; those of the builder do not count."""
+        if container.id in self._started:
+            self._note_use(container)
+
+    def observe(self, report: Report, message: Callable[[], str]) -> None:
+        """Look at the report of a phase of the running test."""
+        self._timings[report.when] = report.duration
+        if self.attempt is not None:
+            self.attempt.observe(report, message, self._get_keeper)
+            if report.when == "teardown":
+                self.attempt.finish(report)
+        if report.when == "teardown":
+            self._item = self.attempt = None
+
+    def running_request(self) -> Any | None:  # Any: a pytest.FixtureRequest
+        """Return the `request` of the running test, once its wider fixtures are set up."""
+        return getattr(self._item, "funcargs", {}).get("request")
+
+    def live_container(self) -> Container | None:
+        """Return the container that the running test used first, of those that live."""
+        if self.attempt is None:
+            return None
+        return next((each for each in self.attempt.containers if not each.is_closed), None)
+
+    def note(self, note: Note) -> None:
+        """Note a kept failure; make room when enough have come in, not only at the end."""
+        self._notes.append(note)
+        self._unswept.append(note)
+        size_bytes = sum(each["size"] for each in self._unswept)
+        settings = self.settings
+        if len(self._unswept) >= settings.keep_count or size_bytes > settings.keep_size_bytes:
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Remove the oldest failures beyond what is to be kept, if this session kept any."""
+        if not self._unswept:
+            return
+        self._unswept.clear()
+        from pytest_rootfs import keeping  # noqa: PLC0415  a failure was kept
+        from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  as above
+
+        try:
+            self._swept |= keeping.sweep(
+                self.settings.store,
+                project=self._config.rootpath,
+                count=self.settings.keep_count,
+                size_bytes=self.settings.keep_size_bytes,
+            )
+        except (RootfsError, OSError) as error:
+            self._trouble.append(f"older failures could not be removed: {error}")
+
+    def summary_lines(self) -> list[str]:
+        """Return what the terminal summary says: a line a failure that is still kept."""
+        lines = [each["line"] for each in self._notes if each["id"] not in self._swept]
+        if gone := len(self._notes) - len(lines):
+            what = "failure of this session was" if gone == 1 else "failures of this session were"
+            lines.append(f"{gone} older {what} removed (rootfs_keep_count, rootfs_keep_size)")
+        return lines + self._trouble
+
+    def header(self) -> str | None:
+        """Return the line for the head of the report: a glance, which starts nothing."""
+        if sys.platform != "linux":
+            return f"rootfs: no containers on {sys.platform}, they need Linux"
+        from pytest_rootfs import report  # noqa: PLC0415  a quiet run has no header
+        from pytest_rootfs.kernel import cgroups_layout  # noqa: PLC0415  as above
+        from pytest_rootfs.runtime import ids  # noqa: PLC0415  as above
+
+        images = self.settings.images
+        try:
+            return report.header(
+                mode=ids.find_ids().mode,
+                cgroup=cgroups_layout.kind_of(cgroups_layout.read_mounts()),
+                images=images,
+                digest=self._stored_digest(images[0]),
+            )
+        except OSError:
+            return None  # a host that hides such files is told by the first container
+
+    def close(self) -> None:
+        """Close the engine and every container with it; idempotent."""
+        engine, self._engine = self._engine, None
+        self._item = self.attempt = self._keeper = None
+        if engine is None:
+            return
+        self._remember_digests()
+        from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  the engine has it imported
+
+        try:
+            engine.close()
+        except (RootfsError, OSError) as error:
+            self._trouble.append(f"the session could not be closed: {error}")
+
+    def _make_engine(self) -> Engine:
+        if sys.platform != "linux":
+            from pytest_rootfs.errors import HostUnsupported  # noqa: PLC0415  elsewhere only
+
+            raise HostUnsupported(
+                f"containers need Linux, this is {sys.platform}",
+                hint="run the container tests on Linux, for instance in a virtual machine",
+            )
+        from pytest_rootfs.engine import Engine, EngineSettings  # noqa: PLC0415  first container
+
+        settings = EngineSettings(
+            store=self.settings.store,
+            limits=self.settings.limits,
+            image_folders=self.settings.image_folders,
+        )
+        engine = Engine(settings, warn=self._warn)
+        engine.use_listener = self.used
+        return engine
+
+    def _resolve(self, reference: str) -> Image:
+        if self._hears("pytest_rootfs_resolve_image"):
+            found = self._config.hook.pytest_rootfs_resolve_image(
+                config=self._config, reference=reference
+            )
+            if found is not None:
+                return self.engine.resolve(found) if isinstance(found, str) else found
+        return self.engine.resolve(reference)
+
+    def _note_use(self, container: Container, keep: Keep | None = None) -> None:
+        if self._item is None:
+            return
+        if self.attempt is None:
+            self.attempt = self._make_attempt(self._item)
+        self.attempt.use(container)
+        if keep is not None:
+            self.attempt.policies[container.id] = keep
+
+    def _make_attempt(self, item: Item) -> Attempt:
+        from pytest_rootfs import attempts, marks  # noqa: PLC0415  first container
+
+        keep = marks.keep_of(item.iter_markers("container"))
+        return attempts.Attempt(item, keep=keep or self.settings.keep, timings=self._timings)
+
+    def _get_keeper(self) -> Keeper:
+        if self._keeper is None:
+            from pytest_rootfs.keeping import Keeper  # noqa: PLC0415  first failure
+
+            self._keeper = Keeper(
+                self.engine, rootdir=self._config.rootpath, output=self.settings.output
+            )
+        return self._keeper
+
+    def _stored_digest(self, reference: str) -> str | None:
+        """Return what an image was when this project last used it, if the store still has it."""
+        cache = getattr(self._config, "cache", None)  # absent with -p no:cacheprovider
+        digest = cache.get(DIGESTS_KEY, {}).get(reference) if cache is not None else None
+        if not isinstance(digest, str):
+            return None
+        blob = self.settings.store.joinpath("blobs", *digest.split(":"))
+        return digest if blob.exists() else None
+
+    def _remember_digests(self) -> None:
+        cache = getattr(self._config, "cache", None)
+        if cache is None or not self._digests:
+            return
+        known = cache.get(DIGESTS_KEY, {})
+        if known != (now := {**known, **self._digests}):
+            cache.set(DIGESTS_KEY, now)
+
+    def _hears(self, hook: str) -> bool:
+        """Tell whether anybody implements a hook; finding those of one folder takes longer."""
+        return bool(getattr(self._config.hook, hook).get_hookimpls())
+
+    def _tell(self, hook: str, **arguments: object) -> None:
+        if self._item is not None and self._hears(hook):
+            getattr(self._item.ihook, hook)(item=self._item, **arguments)
+
+
+def _last_stats(container: Container) -> Stats | None:
+    from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  rare: somebody listens
+
+    try:
+        return container.stats()
+    except RootfsError:
+        return None  # it has died, and its cgroup with it
