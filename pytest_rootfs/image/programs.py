@@ -73,6 +73,7 @@ class _Gathering:
         self.skipped: list[str] = []
         self._libraries = Libraries(self.witness.look)
         self._hashed: dict[str, TreeEntry] = {}
+        self._first_names: dict[tuple[int, int], str] = {}
 
     def add_if_possible(self, name: str) -> None:
         try:
@@ -125,7 +126,7 @@ class _Gathering:
                 path=_inside(hop), kind="symlink", mode=0o777, linkname=os.fsencode(target)
             )
             path = _joined(hop, target)
-        programs[_inside(path)] = self._file(path)
+        programs[_inside(path)] = self._first_name(path, programs) or self._file(path)
         with open(path, "rb") as file:
             data = file.read()
         if data.startswith(b"#!"):
@@ -151,6 +152,22 @@ class _Gathering:
             yield path, target
             path = _joined(path, target)
         raise RecipeError(f"{path}: too many levels of symbolic links")
+
+    def _first_name(self, path: str, programs: dict[bytes, TreeEntry]) -> TreeEntry | None:
+        """Return a link to another name of the same file, if that is in the image.
+
+        A multi-call program with a hundred hard links is copied once.
+        """
+        status = os.stat(path)
+        first = self._first_names.setdefault((status.st_dev, status.st_ino), path)
+        known = _inside(first) in programs or _inside(first) in self.programs
+        if status.st_nlink == 1 or not known:
+            return None
+        if os.path.realpath(first) == os.path.realpath(path):  # /bin/x and /usr/bin/x are one name
+            return None
+        return TreeEntry(
+            path=_inside(path), kind="symlink", mode=0o777, linkname=b"/" + _inside(first)
+        )
 
     def _file(self, path: str) -> TreeEntry:
         """Return the entry of a file under the path asked for, whatever links lead to it."""
