@@ -1,0 +1,204 @@
+"""Who dies, what happens: nothing is ever left behind, and the next container starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_rootfs.engine import Engine, EngineSettings
+from pytest_rootfs.errors import ContainerDied
+
+SESSION = """
+import json, sys, time
+from pathlib import Path
+from pytest_rootfs.engine import Engine, EngineSettings
+
+engine = Engine(EngineSettings(store=Path(sys.argv[1])), warn=print)
+containers = [engine.start("scratch"), engine.start("minimal")]
+sleeper = containers[1].popen(["sleep", "300"])
+containers[1].run("sleep 301 >/dev/null 2>&1 &")
+warden = engine.session._process.pid
+print(json.dumps({"warden": warden, "inits": [each.pid for each in containers]}), flush=True)
+time.sleep(300)
+"""
+GONE_S = 5.0
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Start a process with two living containers; whatever is left of it dies after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SESSION, str(engine.store.root)], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def described(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    facts: dict[str, Any] = json.loads(process.stdout.readline())
+    facts["spawner"] = child_of(facts["warden"])
+    facts["tree"] = [facts["warden"], *descendants(facts["warden"])]
+    return facts
+
+
+def children() -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                text = Path(f"/proc/{name}/stat").read_text()
+            except OSError:
+                continue
+            parent = int(text.rpartition(") ")[2].split()[1])
+            found.setdefault(parent, []).append(int(name))
+    return found
+
+
+def child_of(pid: int) -> int:
+    (child,) = filter(is_alive, children()[pid])
+    return child
+
+
+def descendants(pid: int) -> list[int]:
+    tree = children()
+    found, todo = [], list(tree.get(pid, []))
+    while todo:
+        child = todo.pop()
+        found.append(child)
+        todo.extend(tree.get(child, []))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def session_groups(warden: int) -> list[Path]:
+    walked = (Path(folder, name) for folder, names, _ in os.walk(CGROUPS) for name in names)
+    return [path for path in walked if fnmatch(path.name, f"pytest-rootfs-*-{warden}-*")]
+
+
+def wait_until_nothing_is_left(facts: dict[str, Any]) -> list[object]:
+    deadline = time.monotonic() + GONE_S
+    while time.monotonic() < deadline:
+        left = [pid for pid in facts["tree"] if is_alive(pid)]
+        left_groups = session_groups(facts["warden"])
+        if not left and not left_groups:
+            return []
+        time.sleep(0.01)
+    return [*left, *left_groups]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_ended_pytest_leaves_nothing(
+    session: Callable[[], subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    process = session()
+    facts = described(process)
+
+    process.send_signal(number)
+    process.wait()
+
+    assert len(facts["tree"]) >= 6  # warden, spawner, two inits, two sleeps
+    assert wait_until_nothing_is_left(facts) == []
+
+
+@pytest.mark.slow
+def test_killed_spawner_leaves_nothing(session: Callable[[], subprocess.Popen[str]]) -> None:
+    facts = described(session())
+
+    os.kill(facts["spawner"], signal.SIGKILL)
+
+    assert wait_until_nothing_is_left(facts) == []
+
+
+@pytest.mark.slow
+def test_killed_warden_leaves_only_empty_cgroups(
+    session: Callable[[], subprocess.Popen[str]], engine: Engine
+) -> None:
+    facts = described(session())
+
+    os.kill(facts["warden"], signal.SIGKILL)
+    deadline = time.monotonic() + GONE_S
+    while any(map(is_alive, facts["tree"])) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert [pid for pid in facts["tree"] if is_alive(pid)] == []
+    sweeper = Engine(EngineSettings(store=engine.store.root), warn=print)
+    sweeper.start("scratch").close()
+    sweeper.close()
+    assert session_groups(facts["warden"]) == []
+
+
+def test_killed_init_ends_its_container_alone(engine: Engine) -> None:
+    with engine.start("minimal") as victim, engine.start("minimal") as other:
+        daemon = victim.popen(["sleep", "300"])
+
+        os.kill(victim.pid, signal.SIGKILL)
+
+        with pytest.raises(ContainerDied, match="ended by SIGKILL"):
+            victim.run(["true"])
+        with pytest.raises(ContainerDied):
+            daemon.wait()
+        daemon.close()
+        assert other.run(["echo", "here"]).stdout == "here\n"
+
+
+def test_dead_container_can_still_be_compared(engine: Engine) -> None:
+    with engine.start("minimal") as container:
+        container.path("/etc/left").write_text("evidence")
+        os.kill(container.pid, signal.SIGKILL)
+
+        changes = container.changes()
+
+        assert changes == {"/etc/left": "added"}
+
+
+def test_lost_spawner_is_replaced_by_the_next_start(engine: Engine) -> None:
+    lost = engine.start("minimal")
+
+    os.kill(child_of(engine.session._process.pid), signal.SIGKILL)
+    deadline = time.monotonic() + GONE_S
+    while is_alive(lost.pid) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+    with pytest.raises(ContainerDied):
+        lost.run(["true"])
+    with engine.start("minimal") as fresh:
+        assert fresh.run(["echo", "again"]).stdout == "again\n"
+    lost.close()
+
+
+def test_kill_signals_inside_do_not_reach_init(engine: Engine) -> None:
+    with engine.start("minimal") as container:
+        for name in ("INT", "TERM", "HUP", "KILL", "USR1", "CHLD"):
+            container.run(f"kill -{name} 1", check=False)
+            container.run(f"kill -{name} -1", check=False)
+
+        assert container.run(["echo", "alive"]).stdout == "alive\n"

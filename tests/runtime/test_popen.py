@@ -1,0 +1,205 @@
+"""`Container.popen`: a command under way has the names of `subprocess.Popen`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from typing import IO, Any
+
+import pytest
+
+from pytest_rootfs.errors import CommandNotFound, ContainerDied
+from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.process import Process
+
+
+def opened(stream: IO[Any] | None) -> IO[Any]:
+    assert stream is not None
+    return stream
+
+
+def test_streams_talk_to_the_command(container: Container) -> None:
+    with container.popen(["cat"], stdin=subprocess.PIPE) as process:
+        opened(process.stdin).write("hello\n")
+        opened(process.stdin).flush()
+
+        assert opened(process.stdout).readline() == "hello\n"
+
+
+def test_bytes_streams(container: Container) -> None:
+    with container.popen(["cat"], stdin=subprocess.PIPE, text=False) as process:
+        opened(process.stdin).write(b"\xff\n")
+        opened(process.stdin).flush()
+
+        assert opened(process.stdout).readline() == b"\xff\n"
+
+
+def test_stdin_is_no_pipe_unless_asked_for(container: Container) -> None:
+    with container.popen(["true"]) as process:
+        assert process.stdin is None
+
+
+def test_thrown_away_stream_is_none(container: Container) -> None:
+    with container.popen(["echo"], stdout=subprocess.DEVNULL, stderr=None) as process:
+        assert (process.stdout, process.stderr) == (None, None)
+
+
+def test_running_command_has_no_status(container: Container) -> None:
+    with container.popen(["cat"], stdin=subprocess.PIPE) as process:
+        assert process.poll() is None
+        assert process.returncode is None
+
+
+def test_wait_returns_the_status(container: Container) -> None:
+    with container.popen("exit 5") as process:
+        assert process.wait(timeout=10) == 5
+        assert (process.returncode, process.poll(), process.wait()) == (5, 5, 5)
+
+
+def test_wait_has_a_time_limit(container: Container) -> None:
+    with container.popen(["cat"], stdin=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.01)
+
+        assert process.poll() is None
+
+
+def test_communicate_sends_and_reads_all(container: Container) -> None:
+    with container.popen("cat; echo err >&2", stdin=subprocess.PIPE) as process:
+        output = process.communicate("in" * 100_000)
+
+    assert output == ("in" * 100_000, "err\n")
+    assert process.returncode == 0
+
+
+def test_communicate_goes_on_after_its_time_limit(container: Container) -> None:
+    with container.popen("echo one; read line; echo $line", stdin=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired) as late:
+            process.communicate(timeout=0.05)
+        opened(process.stdin).write("two\n")
+        rest = process.communicate()[0]
+
+    assert (late.value.output, rest) == (b"one\n", "two\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])
+def test_signal_ends_the_command(container: Container, number: signal.Signals) -> None:
+    with container.popen(["sleep", "100"]) as process:
+        process.send_signal(number)
+
+        assert process.wait(10) == -number
+
+
+def test_terminate_and_kill_are_signals(container: Container) -> None:
+    with container.popen(["sleep", "100"]) as first, container.popen(["sleep", "100"]) as second:
+        first.terminate()
+        second.kill()
+
+        assert (first.wait(10), second.wait(10)) == (-signal.SIGTERM, -signal.SIGKILL)
+
+
+def test_signal_after_the_end_is_nothing(container: Container) -> None:
+    with container.popen(["true"]) as process:
+        process.wait(10)
+
+        process.send_signal(signal.SIGTERM)
+
+
+def test_handler_runs_on_signal(container: Container) -> None:
+    handler = "trap 'echo caught; exit 4' TERM; echo ready; while :; do :; done"
+    with container.popen(handler) as process:
+        assert opened(process.stdout).readline() == "ready\n"
+        process.terminate()
+
+        assert opened(process.stdout).read() == "caught\n"
+        assert process.wait(10) == 4
+
+
+def test_pid_is_the_containers(container: Container) -> None:
+    with container.popen(["cat"], stdin=subprocess.PIPE) as process:
+        found = {entry["pid"]: entry["argv"] for entry in container.processes()}
+
+        assert found[process.pid] == ["cat"]
+
+
+def test_ctrl_c_signal_is_not_ignored(container: Container) -> None:
+    with container.popen(["sleep", "100"]) as process:
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(10) == -signal.SIGINT
+
+
+def test_broken_pipe_kills_as_everywhere(container: Container) -> None:
+    process = container.popen(["yes"])
+    opened(process.stdout).close()
+
+    assert process.wait(10) == -signal.SIGPIPE
+    process.close()
+
+
+def test_unread_pipe_stops_the_command_not_the_container(container: Container) -> None:
+    with container.popen(["yes"]) as process:
+        assert container.run(["echo", "alive"]).stdout == "alive\n"
+        process.kill()
+
+
+def test_end_of_the_block_waits(container: Container) -> None:
+    with container.popen("read line; touch /tmp/done", stdin=subprocess.PIPE) as process:
+        pass  # closing stdin ends it
+
+    assert process.returncode == 0
+    assert container.path("/tmp/done").exists()
+
+
+def test_close_lets_the_command_go_on(container: Container) -> None:
+    process = container.popen(["sleep", "100"])
+    process.close()
+
+    assert [entry["argv"] for entry in container.processes()] == [["sleep", "100"]]
+
+
+def test_missing_program(container: Container) -> None:
+    with pytest.raises(CommandNotFound):
+        container.popen(["nonesuch"])
+
+
+def test_command_dies_with_its_container(container: Container) -> None:
+    process = container.popen(["sleep", "100"])
+    container.kill()
+
+    with pytest.raises(ContainerDied, match="was killed by the test"):
+        process.wait(10)
+    process.close()
+
+
+def test_terminal_is_shared_by_the_streams(container: Container) -> None:
+    done = container.run("test -t 0 && test -t 1 && test -t 2 && stty size", tty=True)
+
+    assert done.stdout == "24 80\n"
+
+
+def test_terminal_shows_both_streams(container: Container) -> None:
+    assert container.run("echo out; echo err >&2", tty=True).stdout == "out\nerr\n"
+
+
+def test_terminal_is_the_controlling_one(container: Container) -> None:
+    assert container.run("echo hello >/dev/tty", tty=True).stdout == "hello\n"
+
+
+def test_terminal_can_be_resized(container: Container) -> None:
+    process: Process = container.popen("read line; stty size", tty=True)
+    with process:
+        process.resize(50, 120)
+        assert process.tty_fd is not None
+        import os
+
+        os.write(process.tty_fd, b"\n")
+        out, _ = process.communicate()
+
+    assert isinstance(out, str) and out.endswith("50 120\n")
+
+
+def test_process_without_terminal_cannot_be_resized(container: Container) -> None:
+    with container.popen(["true"]) as process:
+        with pytest.raises(ValueError, match="no terminal"):
+            process.resize(1, 1)

@@ -1,0 +1,139 @@
+"""Collect what nobody refers to, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from archives import archive, file, folder
+
+from pytest_rootfs.store import oci
+from pytest_rootfs.store.blobs import Descriptor
+from pytest_rootfs.store.collect import gc
+from pytest_rootfs.store.locks import claim_file, claim_folder
+from pytest_rootfs.store.store import Store
+
+
+def image(store: Store, text: str) -> tuple[str, Descriptor]:
+    """Store an image of one unpacked layer; return its manifest's digest and the layer."""
+    layer = store.blobs.put(archive(folder("."), file(text)), oci.LAYER_TYPE)
+    with store.stage_layer("u", None) as staged:
+        staged.publish(layer.digest, {})
+    return oci.write_image(store, layers=[layer], config={}).digest, layer
+
+
+def test_unreferenced_image_is_collected(store: Store) -> None:
+    digest, layer = image(store, "a")
+    store.close()
+
+    collected = gc(store)
+
+    assert (collected.blobs, collected.layers, collected.left) == (3, 1, ())
+    assert collected.freed_bytes > 0
+    assert not store.blobs.has(digest)
+    assert not store.has_layer("u", layer.digest)
+    assert os.listdir(store.root / "trash") == []
+
+
+def test_tagged_image_stays(store: Store) -> None:
+    digest, layer = image(store, "a")
+    store.refs.set("app", digest)
+    store.close()
+
+    collected = gc(store)
+
+    assert (collected.blobs, collected.layers) == (0, 0)
+    assert store.has_layer("u", layer.digest)
+
+
+def test_kept_failure_stays(store: Store) -> None:
+    digest, layer = image(store, "a")
+    (store.failures_dir / "f3a9c1").mkdir()
+    (store.failures_dir / "f3a9c1" / "failure.json").write_text(json.dumps({"manifest": digest}))
+    store.close()
+
+    gc(store)
+
+    assert store.blobs.has(layer.digest)
+
+
+def test_what_an_open_store_made_stays(store: Store) -> None:
+    digest, layer = image(store, "a")
+
+    with Store.open(store.root) as other:
+        collected = gc(other)
+
+    assert collected.blobs == 0
+    assert store.blobs.has(layer.digest) and store.blobs.has(digest)
+
+
+def test_explicit_lease_keeps_whole_image(store: Store) -> None:
+    digest, _ = image(store, "a")
+    store.close()
+
+    with store.lease() as lease:
+        lease.hold(digest)
+        kept = gc(store)
+    gone = gc(store)
+
+    assert (kept.blobs, gone.blobs) == (0, 3)
+
+
+def test_recent_step_result_keeps_its_layer(store: Store) -> None:
+    _, layer = image(store, "a")
+    store.cache.put("ab" * 32, {"layer": layer.digest})
+    store.close()
+
+    collected = gc(store)
+
+    assert collected.blobs == 2  # manifest and config
+    assert store.has_layer("u", layer.digest)
+
+
+def test_old_step_result_goes(store: Store) -> None:
+    _, layer = image(store, "a")
+    store.cache.put("ab" * 32, {"layer": layer.digest})
+    (path,) = (store.root / "cache").glob("*/*.json")
+    old = time.time() - 100
+    os.utime(path, (old, old))
+    store.close()
+
+    collected = gc(store, retention_s=50)
+
+    assert (collected.results, collected.blobs, collected.layers) == (1, 3, 1)
+
+
+def test_only_dead_owners_lose_temporary_files(store: Store) -> None:
+    dead_path, dead_fd = claim_folder(store.root / "tmp")
+    (dead_path / "x").touch()
+    os.close(dead_fd)
+    alive_path, alive_fd = claim_file(store.root / "tmp")
+
+    gc(store)
+
+    assert not dead_path.exists()
+    assert alive_path.exists()
+    os.close(alive_fd)
+
+
+def test_undeletable_tree_is_told(store: Store) -> None:
+    (store.root / "trash" / "x").mkdir()
+
+    def refuse(folder_fd: int, name: bytes) -> None:
+        raise PermissionError(1, "no", name)
+
+    collected = gc(store, remove=refuse)
+
+    assert collected.left == ("x: no",)
+    assert (store.root / "trash" / "x").exists()
+
+
+def test_lock_files_go_but_locks_hold(store: Store) -> None:
+    with store.lock("held"):
+        with store.lock("free"):
+            pass
+        gc(store)
+        left = sorted(os.listdir(store.root / "locks"))
+
+    assert left == ["gc.lock", "held.lock"]

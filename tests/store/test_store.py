@@ -1,0 +1,274 @@
+"""Open stores, lock, lease, stage and publish; alone and against others."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from features import needs
+from namespaced import in_user_namespace
+
+from pytest_rootfs.errors import ArchiveRejected, HostUnsupported, LayerCorrupt
+from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.store.store import Store
+
+DIFF_ID = "sha256:" + "1" * 64
+
+
+def test_new_store_is_private_oci_layout(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "a" / "store") as store:
+        pass
+
+    assert stat.S_IMODE(store.root.stat().st_mode) == 0o700
+    assert json.loads((store.root / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    assert json.loads((store.root / "index.json").read_text())["manifests"] == []
+    assert list((store.root / "tmp").iterdir()) == []
+    assert list((store.root / "leases").iterdir()) == []
+
+
+def test_store_opens_again(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as first:
+        digest = first.blobs.put(b"x", "text/plain").digest
+
+    with Store.open(tmp_path / "store") as second:
+        assert second.blobs.read_bytes(digest) == b"x"
+
+
+def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+
+    with pytest.raises(HostUnsupported, match="is not a store") as refused:
+        Store.open(tmp_path)
+
+    assert "--rootfs-store" in refused.value.hint
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+@needs("root")
+def test_store_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    os.chown(tmp_path / "store", 12345, 12345)
+
+    with pytest.raises(HostUnsupported, match="belongs to user 12345"):
+        Store.open(tmp_path / "store")
+
+
+def test_file_in_place_of_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").touch()
+
+    with pytest.raises(HostUnsupported, match="store cannot be in") as refused:
+        Store.open(tmp_path / "store")
+
+    assert "--rootfs-store" in refused.value.hint
+
+
+@needs("userns")
+def test_unsuitable_file_system_is_refused(tmp_path: Path) -> None:
+    def job() -> str:
+        # The kernel refuses device nodes, whiteouts too, on any overlay.
+        for name in ("lower", "upper", "work", "merged"):
+            (tmp_path / name).mkdir()
+        folders = "lowerdir=lower,upperdir=upper,workdir=work"
+        os.chdir(tmp_path)
+        syscalls.mount("none", "merged", "overlay", 0, f"userxattr,{folders}")
+        with pytest.raises(HostUnsupported) as refused:
+            Store.open(tmp_path / "merged" / "store")
+        left = os.listdir(tmp_path / "merged" / "store" / "tmp")
+        return f"{refused.value.what} {left}"
+
+    assert re.search(r"its file system refuses .* \[\]$", in_user_namespace(job))
+
+
+@needs("userns")
+def test_full_disk_is_refused_clearly(tmp_path: Path) -> None:
+    def job() -> str:
+        syscalls.mount("small", bytes(tmp_path), "tmpfs", 0, "size=4k,nr_inodes=5")
+        with pytest.raises(HostUnsupported) as refused:
+            Store.open(tmp_path / "store")
+        return str(refused.value)
+
+    assert "No space left on device" in in_user_namespace(job)
+
+
+def test_lock_names_its_holder_to_waiter(store: Store) -> None:
+    told: list[str] = []
+    waits, order = threading.Event(), []
+
+    def wait() -> None:
+        def waiting(holder: str) -> None:
+            told.append(holder)
+            waits.set()
+
+        with store.lock("layer-x", waiting=waiting):
+            order.append("waiter")
+
+    thread = threading.Thread(target=wait)
+    with store.lock("layer-x"):
+        thread.start()
+        assert waits.wait(10)
+        order.append("holder")
+    thread.join()
+
+    assert order == ["holder", "waiter"]
+    assert told[0].startswith(f"pid {os.getpid()}") and told[0].endswith("layer-x")
+
+
+def test_lock_dies_with_its_process(store: Store) -> None:
+    program = (
+        "import sys, pathlib, os, signal\n"
+        "from pytest_rootfs.store.store import Store\n"
+        "with Store.open(pathlib.Path(sys.argv[1])).lock('x'):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-P" if sys.version_info >= (3, 11) else "-B", "-c", program]
+    subprocess.run(
+        [*command, str(store.root)], check=False, env={**os.environ, "PYTHONPATH": _source()}
+    )
+
+    with store.lock("x"):
+        pass
+
+
+def _source() -> str:
+    import pytest_rootfs
+
+    return str(Path(pytest_rootfs.__file__).parents[1])
+
+
+def test_layer_appears_complete(store: Store) -> None:
+    with store.stage_layer("u", None) as staged:
+        os.close(os.open("file", os.O_CREAT, dir_fd=staged.fd))
+        assert not store.has_layer("u", DIFF_ID)
+        staged.publish(DIFF_ID, {"diff_id": DIFF_ID, "entries": 1})
+
+    assert store.has_layer("u", DIFF_ID)
+    assert not store.has_layer("other", DIFF_ID)
+    assert store.layer_meta("u", DIFF_ID)["entries"] == 1
+    layer_fd = store.open_layer("u", DIFF_ID)
+    assert os.listdir(layer_fd) == ["file"]
+    os.close(layer_fd)
+
+
+def test_loser_of_race_succeeds(store: Store) -> None:
+    with store.stage_layer("u", None) as first, store.stage_layer("u", None) as second:
+        first.publish(DIFF_ID, {"winner": "first"})
+        second.publish(DIFF_ID, {"winner": "second"})
+
+    assert store.layer_meta("u", DIFF_ID)["winner"] == "first"
+    assert list((store.root / "tmp").iterdir()) == []
+    assert list((store.root / "trash").iterdir()) == []
+
+
+def test_discarded_layer_leaves_nothing(store: Store) -> None:
+    with store.stage_layer("u", None) as staged:
+        os.mkdir("d", 0o000, dir_fd=staged.fd)
+
+    assert not store.has_layer("u", DIFF_ID)
+    assert list((store.root / "tmp").iterdir()) == []
+    assert list((store.root / "trash").iterdir()) == []
+
+
+def test_layer_with_other_digest_is_corrupt(store: Store) -> None:
+    with (
+        store.stage_layer("u", None) as staged,
+        pytest.raises(LayerCorrupt, match="is damaged"),
+    ):
+        staged.publish(DIFF_ID, {"diff_id": "sha256:" + "2" * 64})
+
+    assert not store.has_layer("u", DIFF_ID)
+
+
+def test_layer_from_before_reboot_is_replaced(store: Store) -> None:
+    with store.stage_layer("u", None) as staged:
+        staged.publish(DIFF_ID, {})
+    meta_path = store.root / "layers" / "u" / ("1" * 64) / "meta.json"
+    meta_path.write_text(json.dumps({"boot_id": "another"}))
+
+    store.close()
+    assert not store.has_layer("u", DIFF_ID)
+    with store.stage_layer("u", None) as staged:
+        staged.publish(DIFF_ID, {"again": True})
+
+    assert store.has_layer("u", DIFF_ID)
+    assert store.layer_meta("u", DIFF_ID)["again"]
+
+
+@needs("root")
+def test_owner_gets_layer_folders(store: Store) -> None:
+    with store.stage_layer("u", (100000, 100001)) as staged:
+        staged.publish(DIFF_ID, {})
+
+    layers = store.root / "layers" / "u"
+    paths = [layers, layers / ("1" * 64), layers / ("1" * 64) / "fs"]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in paths} == {(100000, 100001)}
+
+
+@pytest.mark.parametrize(
+    "digest", ["sha256:../../x", "SHA256:" + "1" * 64, "sha256:" + "A" * 64, "sha512:" + "1" * 128]
+)
+def test_odd_digest_never_becomes_path(store: Store, digest: str) -> None:
+    with pytest.raises(ArchiveRejected, match="is not a digest"):
+        store.blobs.path(digest)
+
+
+@pytest.mark.parametrize("idmap", ["", "..", "a/b", "\n"])
+def test_odd_idmap_never_becomes_path(store: Store, idmap: str) -> None:
+    with pytest.raises(ValueError, match="id map"):
+        store.layers_fd(idmap, None)
+
+
+def test_refs_are_listed_in_index(store: Store) -> None:
+    digest = store.blobs.put(b"{}", "application/vnd.oci.image.manifest.v1+json").digest
+
+    store.refs.set("app/one:1", digest)
+    store.refs.set(".hidden", digest)
+    store.refs.set("two", digest)
+    store.refs.delete("two")
+
+    assert store.refs.list() == {".hidden": digest, "app/one:1": digest}
+    assert store.refs.get("app/one:1") == digest
+    assert store.refs.get("two") is None
+    assert not store.refs.delete("two")
+    index = json.loads((store.root / "index.json").read_text())
+    assert [
+        (each["annotations"]["org.opencontainers.image.ref.name"], each["digest"], each["size"])
+        for each in index["manifests"]
+    ] == [(".hidden", digest, 2), ("app/one:1", digest, 2)]
+
+
+@pytest.mark.parametrize("name", ["", "a\0", "a\n", "x" * 300])
+def test_odd_name_is_refused(store: Store, name: str) -> None:
+    assert store.refs.get("..") is None
+    with pytest.raises(ArchiveRejected, match="cannot be the name"):
+        store.refs.get(name)
+
+
+def test_ref_needs_its_blob(store: Store) -> None:
+    with pytest.raises(LayerCorrupt, match="missing from the store"):
+        store.refs.set("x", DIFF_ID)
+
+
+def test_step_result_is_remembered(store: Store) -> None:
+    key = "ab" * 32
+
+    store.cache.put(key, {"layer": DIFF_ID})
+
+    assert store.cache.get(key) == {"layer": DIFF_ID}
+    assert store.cache.get("sha256:" + key) == {"layer": DIFF_ID}
+    assert store.cache.get("cd" * 32) is None
+
+
+def test_damaged_step_result_is_forgotten(store: Store) -> None:
+    store.cache.put("ab" * 32, {})
+    (path,) = (store.root / "cache").glob("*/*.json")
+
+    path.write_text("{")
+
+    assert store.cache.get("ab" * 32) is None

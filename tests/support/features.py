@@ -1,0 +1,83 @@
+"""What a test may need of the machine: `@needs("userns")`, or the name of any program."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ACCOUNTS = ("root", "ordinary user")
+"""Features of who runs the suite, not of the machine: CI runs it as both, so it may skip."""
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """Mark a test with what it needs of the machine."""
+    return pytest.mark.needs(*names)
+
+
+@functools.cache
+def missing(name: str) -> str:
+    """Return why a feature is missing here, or nothing. What is no known feature is a program."""
+    if name in _CHECKS:
+        return _CHECKS[name]()
+    return "" if shutil.which(name) else f"{name} is not installed"
+
+
+def give_up(name: str, reason: str) -> NoReturn:
+    """Skip on a laptop; fail in CI, which has promised every feature."""
+    if os.environ.get("CI") and name not in ACCOUNTS:
+        pytest.fail(f"CI lacks {name!r}: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def _user_namespaces() -> str:
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "true"]
+    done = subprocess.run(unshare, check=False, capture_output=True, text=True)
+    return done.stderr.strip()
+
+
+def _subordinate_ids() -> str:
+    if os.getuid() == 0:
+        return ""
+    if not shutil.which("newuidmap"):
+        return "newuidmap is not installed"
+    names = {pwd.getpwuid(os.getuid()).pw_name, str(os.getuid())}
+    path = Path("/etc/subuid")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return "" if any(line.split(":")[0] in names for line in lines) else "no range in /etc/subuid"
+
+
+def _controller(name: str) -> Callable[[], str]:
+    def check() -> str:
+        from pytest_rootfs.kernel import cgroups
+
+        kind, usable = cgroups.survey()
+        return "" if usable[name] else f"no {name} controller may be used here (cgroups: {kind})"
+
+    return check
+
+
+def _root() -> str:
+    return "" if os.getuid() == 0 else "only root can"
+
+
+def _ordinary_user() -> str:
+    return "only an ordinary user can" if os.getuid() == 0 else ""
+
+
+_CHECKS: dict[str, Callable[[], str]] = {
+    "root": _root,
+    "ordinary user": _ordinary_user,
+    "userns": _user_namespaces,
+    "subids": _subordinate_ids,
+    "memory": _controller("memory"),
+    "pids": _controller("pids"),
+    "cpus": _controller("cpu"),
+}
