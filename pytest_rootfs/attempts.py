@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from pytest_rootfs.errors import RootfsError
@@ -124,15 +125,18 @@ class Attempt:
                 logger.debug("failure not kept", exc_info=True)
                 report.sections.append(("rootfs failure", f"not kept: {first_line(error)}"))
 
-    def finish(self, report: Report) -> None:
+    def finish(self, report: Report, tell_closed: Callable[[Container], None]) -> None:
         """Let go of the rw layers of containers that are closed; the others live on."""
         for container in self.containers:
             container.retain = False
-            try:
-                if container.is_closed:
-                    container.release()
-            except (RootfsError, OSError) as error:
-                report.sections.append(("rootfs failure", f"not released: {first_line(error)}"))
+            if not container.is_closed:
+                continue
+            for step in (partial(tell_closed, container), container.release):
+                try:
+                    step()
+                except Exception as error:
+                    logger.debug("container not released", exc_info=True)
+                    report.sections.append(("rootfs failure", f"at release: {first_line(error)}"))
 
     def kept_containers(self, *, failed: bool) -> list[Container]:
         """Return the containers whose rw layers are wanted."""

@@ -37,9 +37,11 @@ class BuildSteps:
 
     @property
     def idmap(self) -> str:
+        """The name of the id maps."""
         return self._starter.ids.key
 
     def unpack(self, diff_id: str) -> None:
+        """Unpack a layer, unless it is."""
         self._starter.unpack(diff_id)
 
     def run_step(self, base: BuiltImage, step: RunStep) -> str | None:

@@ -30,7 +30,7 @@ from typing import Any
 
 TAIL_LINES = 20
 
-Argv = Sequence[str]
+Argv = Sequence[str | os.PathLike[str]]
 Output = str | bytes | None
 
 
@@ -170,7 +170,7 @@ class CommandNotExecutable(ContainerError, PermissionError):
 
 def shown(command: str | Argv) -> str:
     """Write a command as a person would type it, shortened to 200 characters."""
-    text = command if isinstance(command, str) else shlex.join(command)
+    text = command if isinstance(command, str) else shlex.join(str(word) for word in command)
     return f"`{text if len(text) <= 200 else text[:197] + '…'}`"
 
 

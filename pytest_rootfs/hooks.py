@@ -40,7 +40,7 @@ def pytest_rootfs_container_started(item: pytest.Item, container: Container) -> 
 def pytest_rootfs_collect_failure(
     item: pytest.Item, container: Container, failure: Failure
 ) -> None:
-    """Add files to a failure's folder, once for each container of the test, dead or alive."""
+    """Add files to `failure.folder`, once for each container of the test, dead or alive."""
 
 
 @hookspec

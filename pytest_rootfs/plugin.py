@@ -352,15 +352,15 @@ def _message(report: pytest.TestReport) -> str:
 
 def _interact(container: Container) -> None:
     """Run a shell in a container with this terminal, if the image has one."""
-    from pytest_rootfs.cli import shells  # noqa: PLC0415  only when somebody wants a shell
+    from pytest_rootfs import terminals  # noqa: PLC0415  only when somebody wants a shell
     from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  as above
 
     try:
-        task = shells.Task(
-            command=[shells.find_shell(container)],
-            env=shells.prompt_environment(container.name),
+        task = terminals.Task(
+            command=[terminals.find_shell(container)],
+            env=terminals.prompt_environment(container.name),
             with_tty=sys.stdin.isatty(),
         )
-        shells.interact(container, task)
+        terminals.interact(container, task)
     except RootfsError as error:
         sys.stdout.write(f"{error}\n")

@@ -9,7 +9,6 @@ from typing import Any
 
 from pytest_rootfs.changeset import Change, Changes
 from pytest_rootfs.errors import ContainerDied
-from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.plan import Plan
@@ -69,13 +68,18 @@ class RwLayer:
             os.close(upper_fd)
         return Changes(Change(**json.loads(line)) for line in lines.splitlines())
 
-    def read_view(self, container: Container, path: str, *, with_rw: bool) -> bytes | None:
-        """Return a file as the image, or the container, has it; None where there is no file."""
-        fds = [self._open_upper(container)] if with_rw else []
+    def read_base(self, path: str) -> bytes | None:
+        """Return a file as the image has it; None where it has no file."""
+        found, content = self._job_with_output("open_view", {"path": path}, [], self._layers)
+        return content if found["type"] == "file" else None
+
+    def read_changed(self, container: Container, path: str) -> bytes | None:
+        """Return a file that the container has changed; None where there is no file."""
+        upper_fd = self._open_upper(container)
         try:
-            found, content = self._job_with_output("open_view", {"path": path}, fds, self._layers)
+            found, content = self._job_with_output("open_view", {"path": path}, [upper_fd], ())
         finally:
-            protocol.close_all(fds)
+            os.close(upper_fd)
         return content if found["type"] == "file" else None
 
     def pack_counted(

@@ -104,11 +104,10 @@ class Session:
         """Close a container, unless somebody has."""
         if container.is_closed:
             return
-        stats = None
-        if self._hears("pytest_rootfs_container_stopped"):
-            stats = _last_stats(container)
+        hears = self._hears("pytest_rootfs_container_stopped")
+        stats = _last_stats(container) if hears else None
         container.close()
-        self._tell("pytest_rootfs_container_stopped", container=container, stats=stats)
+        self._tell_stopped(container, stats)
 
     def begin(self, item: Item) -> None:
         """Note that a test is about to run."""
@@ -127,7 +126,7 @@ class Session:
         if self.attempt is not None:
             self.attempt.observe(report, message, self._get_keeper)
             if report.when == "teardown":
-                self.attempt.finish(report)
+                self.attempt.finish(report, self._tell_closed)
         if report.when == "teardown":
             self._item = self.attempt = None
 
@@ -281,6 +280,15 @@ class Session:
     def _hears(self, hook: str) -> bool:
         """Tell whether anybody implements a hook; finding those of one folder takes longer."""
         return bool(getattr(self._config.hook, hook).get_hookimpls())
+
+    def _tell_closed(self, container: Container) -> None:
+        """Tell of a container that the test itself closed; its figures last until its release."""
+        if container.id in self._started and self._hears("pytest_rootfs_container_stopped"):
+            self._tell_stopped(container, _last_stats(container))
+
+    def _tell_stopped(self, container: Container, stats: Stats | None) -> None:
+        self._started.discard(container.id)  # told once
+        self._tell("pytest_rootfs_container_stopped", container=container, stats=stats)
 
     def _tell(self, hook: str, **arguments: object) -> None:
         if self._item is not None and self._hears(hook):

@@ -24,15 +24,16 @@ def _configure_shell(parser: argparse.ArgumentParser) -> None:
 
 
 def _shell(args: argparse.Namespace) -> int:
-    from pytest_rootfs.cli import shells  # noqa: PLC0415  termios and threads for these verbs only
+    from pytest_rootfs import terminals  # noqa: PLC0415  termios and threads for these verbs only
 
     with failed_container(args, **_overrides(args)) as (failure, kept, container):
-        shell = shells.find_shell(container)
+        shell = terminals.find_shell(container)
         label = failure.id if len(failure.containers) == 1 else f"{failure.id} {kept.name}"
         if with_tty := _on_terminal():
             _greet(failure, kept)
-        env = {**shells.prompt_environment(label), **_terminal_environment(with_tty=with_tty)}
-        return shells.interact(container, shells.Task(command=[shell], env=env, with_tty=with_tty))
+        env = {**terminals.prompt_environment(label), **_terminal_environment(with_tty=with_tty)}
+        task = terminals.Task(command=[shell], env=env, with_tty=with_tty)
+        return terminals.interact(container, task)
 
 
 def _greet(failure: Failure, kept: KeptContainer) -> None:
@@ -52,15 +53,15 @@ def _configure_exec(parser: argparse.ArgumentParser) -> None:
 
 
 def _exec(args: argparse.Namespace) -> int:
-    from pytest_rootfs.cli import shells  # noqa: PLC0415  as above
+    from pytest_rootfs import terminals  # noqa: PLC0415  as above
 
     if not args.command:
         raise UsageError("give a command after `--`")
     with failed_container(args, **_overrides(args)) as (_, _, container):
         with_tty = _on_terminal()
         env = {**_pairs(args.env), **_terminal_environment(with_tty=with_tty)}
-        return shells.interact(
-            container, shells.Task(command=args.command, env=env, with_tty=with_tty)
+        return terminals.interact(
+            container, terminals.Task(command=args.command, env=env, with_tty=with_tty)
         )
 
 
@@ -95,7 +96,7 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from pytest_rootfs.cli import shells  # noqa: PLC0415  as above
+    from pytest_rootfs import terminals  # noqa: PLC0415  as above
     from pytest_rootfs.runtime.spec import ContainerOptions  # noqa: PLC0415  as above
 
     if args.tty and not os.isatty(0):
@@ -110,22 +111,22 @@ def _run(args: argparse.Namespace) -> int:
                 print(line)
             return 0
         container = engine.start(args.image, options=options)
-        task = shells.Task(
+        task = terminals.Task(
             command=args.command or _default_command(container),
             env=_terminal_environment(with_tty=args.tty),
             timeout=args.timeout,
             with_input=args.interactive,
             with_tty=args.tty,
         )
-        return shells.interact(container, task)
+        return terminals.interact(container, task)
 
 
 def _default_command(container: Container) -> list[str]:
     """Return what the image runs by itself: entry point and arguments, else its shell."""
-    from pytest_rootfs.cli import shells  # noqa: PLC0415  as above
+    from pytest_rootfs import terminals  # noqa: PLC0415  as above
 
     config = container.built.config
-    return [*config.entrypoint, *config.cmd] or [shells.find_shell(container)]
+    return [*config.entrypoint, *config.cmd] or [terminals.find_shell(container)]
 
 
 def _keywords(args: argparse.Namespace) -> Mapping[str, object]:

@@ -58,9 +58,9 @@ class Stdio:
         """Make a pipe; its inode belongs to the user, who may reopen it as /dev/stdout."""
         read_fd, write_fd = os.pipe()
         theirs, ours = (read_fd, write_fd) if number == 0 else (write_fd, read_fd)
-        if user.uid or user.gid:
-            os.fchown(theirs, user.uid, user.gid)
         self._keep(theirs, ours)
+        if user.uid or user.gid:
+            _give(theirs, user)
 
     def open_terminal(self, size: list[int], user: users.User) -> None:
         """Make a terminal of the container's own devpts; no path is resolved for its other end."""
@@ -104,7 +104,7 @@ def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, lis
         step = "stdio"
         stdio = _open_stdio(message, fds, user)
     except OSError as error:
-        raise SpawnError(error, step) from None
+        raise SpawnError(error, getattr(error, "step", step)) from None
     try:
         is_plain = user.uid == 0 and user.gid == 0 and not user.groups
         if is_plain and not message["tty"] and group.into_fd is None:
@@ -165,6 +165,13 @@ def _open_stdio(message: Message, fds: list[int], user: users.User) -> Stdio:
         stdio.close_all()
         raise
     return stdio
+
+
+def _give(fd: int, user: users.User) -> None:
+    try:
+        os.fchown(fd, user.uid, user.gid)
+    except OSError as error:  # an id that is not mapped: changing to it would fail, too
+        raise SpawnError(error, "user") from None
 
 
 def _null_fd() -> int:
@@ -275,7 +282,7 @@ def _become(
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execve(program, message["argv"], env)
     except OSError as error:
-        subject = error.filename or (message["cwd"] if step == "cwd" else program)
+        subject = error.filename or {"cwd": message["cwd"], "user": ""}.get(step, program)
         text = f"{error.errno} {step} {subject}"
         os.write(report_w, text.encode(errors="surrogateescape")[:4096])
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import signal
 import subprocess
 import threading
@@ -19,9 +20,9 @@ from pytest_rootfs.runtime import copying, launch, runs
 from pytest_rootfs.runtime.agent import Agent
 from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.home import Home
-from pytest_rootfs.runtime.launch import Call, Command, Stream
+from pytest_rootfs.runtime.launch import Call, Stream
 from pytest_rootfs.runtime.path import ContainerPath, absolute
-from pytest_rootfs.runtime.process import CompletedProcess, Process
+from pytest_rootfs.runtime.process import Command, CompletedProcess, Process
 from pytest_rootfs.runtime.runs import CommandRecord
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 from pytest_rootfs.runtime.stats import Stats
@@ -188,8 +189,10 @@ class Container:
         """Return the unified diff of one text file against the image; "" when it is the same."""
         self._require_rw_layer()
         name = absolute(path, self._defaults["cwd"])
-        before = self._home.read_view(self, name, with_rw=False)
-        after = self._home.read_view(self, name, with_rw=True)
+        before = self._home.read_base(name)
+        after = before
+        if posixpath.normpath(name) in self.changes():
+            after = self._home.read_changed(self, name)
         if before is None and after is None:
             raise FileNotFoundError(f"neither the image nor the container has the file {name}")
         return textdiff.unified(name, before, after)

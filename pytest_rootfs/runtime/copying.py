@@ -19,11 +19,8 @@ def copy_in(source: Path, target: ContainerPath, *, into: bool) -> None:
     `into` says that the target was written with a slash at its end; an existing folder is one too.
     Raises the errors of `pathlib`.
     """
-    status = source.lstat()
-    is_dir = stat.S_ISDIR(status.st_mode)
-    if into or (target.is_dir() and not is_dir):
-        target = target / source.name
-    elif target.is_dir() and is_dir:
+    source.lstat()  # raises before anything is made
+    if into or target.is_dir():
         target = target / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
     _copy_in(source, target)

@@ -26,8 +26,7 @@ RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 def _open_at(path: str, flags: int, mode: int = 0) -> int:
     if "\0" in path:
         raise OSError(errno.EINVAL, "a path cannot hold a null character", path)
-    fd = syscalls.openat2(syscalls.AT_FDCWD, path, flags, mode=mode, resolve=RESOLVE)
-    return fd
+    return syscalls.openat2(syscalls.AT_FDCWD, path, flags, mode=mode, resolve=RESOLVE)
 
 
 def open_file(message: Message) -> Answer:
@@ -98,9 +97,7 @@ def _link_to(parent: _Parent, message: Message) -> None:
 
 
 def _change_owner(parent: _Parent, message: Message) -> None:
-    os.chown(
-        parent.name, message["uid"], message["gid"], dir_fd=parent.fd, follow_symlinks=False
-    )
+    os.chown(parent.name, message["uid"], message["gid"], dir_fd=parent.fd, follow_symlinks=False)
 
 
 def _change_mode(_parent: _Parent, message: Message) -> None:

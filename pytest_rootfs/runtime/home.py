@@ -31,8 +31,11 @@ class Home(Protocol):
     def changes(self, container: Container) -> Changes:
         """Compare the rw layer with the image."""
 
-    def read_view(self, container: Container, path: str, *, with_rw: bool) -> bytes | None:
-        """Return a file of the image, or of image and rw layer; None where there is no file."""
+    def read_base(self, path: str) -> bytes | None:
+        """Return a file as the image has it; None where it has no file."""
+
+    def read_changed(self, container: Container, path: str) -> bytes | None:
+        """Return a file that the container has changed; None where there is no file."""
 
     def pack_counted(
         self, container: Container, *, clamp_mtime: int | None

@@ -19,8 +19,9 @@ from pytest_rootfs.errors import (
 )
 from pytest_rootfs.runtime.client import StepFailed
 from pytest_rootfs.runtime.path import absolute
+from pytest_rootfs.runtime.process import Command
+from pytest_rootfs.runtime.protocol import Message
 
-Command = str | Sequence[str | os.PathLike[str]]
 Stream = int | IO[str] | IO[bytes] | None
 
 SHELL = "/bin/sh"
@@ -69,7 +70,7 @@ class Call:
         streams = (self.stdin, self.stdout, self.stderr)
         return [number for number, kind in enumerate(streams) if kind == subprocess.PIPE]
 
-    def request(self) -> tuple[dict[str, object], list[int]]:
+    def request(self) -> tuple[Message, list[int]]:
         """Return the message to init and the descriptors that go with it."""
         self._check_size()
         fds: list[int] = []
@@ -77,7 +78,7 @@ class Call:
             _stdio(number, stream, fds)
             for number, stream in enumerate((self.stdin, self.stdout, self.stderr))
         ]
-        message = {
+        message: Message = {
             "op": "spawn",
             "argv": self.argv,
             "env": self.env,
@@ -109,7 +110,7 @@ def check_command(command: object) -> Command:
             raise TypeError(f"a command has {word!r}, which is not a text or a path")
         if "\0" in os.fspath(word):
             raise ValueError(f"a command has {word!r}, which holds a null character")
-    return command  # type: ignore[return-value]  # checked word by word
+    return command
 
 
 def check_env(env: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -134,7 +135,9 @@ def refused(error: StepFailed, call: Call) -> RootfsError:
         hint = "check PATH and the image; `container.path(…).exists()` tells"
         if isinstance(call.command, str):
             hint = "the image has no shell: give the command as a list of words"
-        return CommandNotFound(f"no program {program!r} in the container", program=program, hint=hint)
+        return CommandNotFound(
+            f"no program {program!r} in the container", program=program, hint=hint
+        )
     if error.step in ("find", "exec") and error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
         return CommandNotExecutable(
             f"{error.filename} cannot be executed by user {call.user!r}",
@@ -158,6 +161,11 @@ def refused(error: StepFailed, call: Call) -> RootfsError:
             f"cannot enter the working directory {call.cwd!r} as user {call.user!r}: "
             f"{error.strerror}",
             hint=_missing_dir_hint(call.cwd) if error.errno == errno.ENOENT else "",
+        )
+    if error.step == "user" and error.errno in (errno.EINVAL, errno.EPERM) and not error.filename:
+        return ContainerError(
+            f"cannot run as user {call.user!r}: the container has no such id, or no other than 0",
+            hint="`pytest-rootfs doctor` says which ids this host gives to you",
         )
     if error.step == "user":
         return ContainerError(

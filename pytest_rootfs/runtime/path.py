@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import posixpath
 import stat
@@ -166,11 +165,12 @@ class ContainerPath:
             flags = (flags & ~(os.O_RDONLY | os.O_WRONLY)) | os.O_RDWR
         fd = self._open_fd(flags)
         try:
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self))
             if "b" not in mode and encoding is None:
                 encoding = "utf-8"
-            return io.open(fd, mode.replace("x", "w"), buffering, encoding, errors, newline)
+            return open(fd, mode.replace("x", "w"), buffering, encoding, errors, newline)
+        except IsADirectoryError:
+            os.close(fd)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self)) from None
         except BaseException:
             os.close(fd)
             raise
@@ -192,9 +192,7 @@ class ContainerPath:
         with self.open("wb") as stream:
             return int(stream.write(data))
 
-    def write_text(
-        self, data: str, encoding: str | None = None, errors: str | None = None
-    ) -> int:
+    def write_text(self, data: str, encoding: str | None = None, errors: str | None = None) -> int:
         """Replace the content by text; return the number of characters."""
         with self.open("w", encoding=encoding, errors=errors, newline="") as stream:
             return int(stream.write(data))

@@ -135,7 +135,7 @@ def _init_layer(
     resolv_conf: str,
 ) -> dict[str, Any]:
     targets = {tmpfs.target: "dir" for tmpfs in options.tmpfs or ()}
-    for mount, kind in zip(options.mounts or (), mount_kinds):
+    for mount, kind in zip(options.mounts or (), mount_kinds, strict=True):
         targets[mount.target] = kind
     return {
         "dirs": ["proc", "sys", "dev", "dev/pts", "dev/shm", "dev/mqueue", "etc"],

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import select
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from typing import IO, Generic, Protocol, TypeVar, cast
@@ -18,12 +15,16 @@ from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.client import Conversation, PeerGone
 from pytest_rootfs.runtime.protocol import Message
+from pytest_rootfs.runtime.pumps import Pump
 
+Command = str | Sequence[str | os.PathLike[str]]
 Text = TypeVar("Text", str, bytes)
 
-READ_BYTES = 1 << 16
+END_OF_TRANSMISSION = b"\x04"
+"""What a terminal takes for the end of input, at the beginning of a line; termios(3), VEOF."""
+
 HELD_PIPE_GRACE_S = 0.05
-"""How long a pipe may stay silent, after the command has ended, until a daemon is said to hold it."""
+"""How long a pipe may be silent, after the command has ended, until a daemon must hold it."""
 
 HELD_PIPE_LIMIT_S = 1.0
 HELD_PIPE_BYTES = 16 << 20
@@ -40,7 +41,7 @@ class CompletedProcess(subprocess.CompletedProcess[Text], Generic[Text]):
 
     def __init__(
         self,
-        args: str | Sequence[str],
+        args: Command,
         returncode: int,
         stdout: Text | None,
         stderr: Text | None,
@@ -48,7 +49,7 @@ class CompletedProcess(subprocess.CompletedProcess[Text], Generic[Text]):
         ending: Ending,
         oom_killed: bool,
     ) -> None:
-        super().__init__(args, returncode, stdout, stderr)
+        super().__init__(args, returncode, stdout, stderr)  # type: ignore[arg-type]  # constrained
         self.duration_s = ending.duration_s
         self.user_s = ending.user_s
         self.system_s = ending.system_s
@@ -88,7 +89,7 @@ class Process:
 
     def __init__(
         self,
-        args: str | Sequence[str],
+        args: Command,
         started: Message,
         fds: list[int],
         *,
@@ -109,8 +110,10 @@ class Process:
         self._conversation = conversation
         self._agent = agent
         self._began = time.monotonic()
-        self._fds = {} if is_tty else dict(zip(piped, fds))
+        self._fds = {} if is_tty else dict(zip(piped, fds, strict=True))
         self._streams: dict[int, IO[str] | IO[bytes]] = {}
+        self._unsent = b""
+        self._heard: tuple[bytes | None, bytes | None] = (None, None)
 
     @property
     def stdin(self) -> IO[str] | IO[bytes] | None:
@@ -141,16 +144,24 @@ class Process:
                 self._take_ending(timeout)
             except TimeoutError:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
-        assert self.returncode is not None  # noqa: S101  _take_ending sets it or raises
+        assert self.returncode is not None  # _take_ending sets it or raises
         return self.returncode
 
     def communicate(
-        self, input: str | bytes | None = None, timeout: float | None = None
+        self,
+        input: str | bytes | None = None,  # noqa: A002  subprocess's name
+        timeout: float | None = None,
     ) -> tuple[str | bytes | None, str | bytes | None]:
-        """Send input, read both streams to their end, wait; as `subprocess.Popen` does."""
+        """Send input, read both streams to their end, wait; as `subprocess.Popen` does.
+
+        After `subprocess.TimeoutExpired` it may be called again, and nothing is lost.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
-        out, err, is_late = self._pump(_encoded(input), deadline)
+        data = _encoded(input) if input is not None else self._unsent
+        out, err, is_late = self._pump(data, deadline)
+        out, err = joined(self._heard[0], out), joined(self._heard[1], err)
         if is_late:
+            self._heard = out, err
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0, out, err)
         return self.decoded(out), self.decoded(err)
 
@@ -181,14 +192,13 @@ class Process:
             raise ValueError("the process has no terminal: start it with tty=True")
         fcntl.ioctl(self.tty_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when the command has ended, for select and poll."""
+        return self._conversation.socket.fileno()
+
     def close(self) -> None:
         """Close the streams and the terminal; the command goes on. Idempotent."""
-        for stream in self._streams.values():
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-        self._streams.clear()
-        protocol.close_all(list(self._fds.values()))
-        self._fds.clear()
+        self._close_streams()
         if self.tty_fd is not None:
             os.close(self.tty_fd)
             self.tty_fd = None
@@ -201,6 +211,11 @@ class Process:
 
         Pipes that a daemon still holds are handed to init, which goes on reading them.
         """
+        if self.tty_fd is not None and 1 not in self._fds and self.returncode is None:
+            self._fds[1] = os.dup(self.tty_fd)
+            if data is not None:
+                self._fds[0] = os.dup(self.tty_fd)
+                data += END_OF_TRANSMISSION
         out, err, is_late = self._pump(data, deadline)
         if not is_late:
             self._hand_over_held_pipes()
@@ -212,9 +227,7 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         """Close the streams and wait."""
-        for stream in list(self._streams.values()):
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+        self._close_streams()
         if self.returncode is None:
             self.wait()
         self.close()
@@ -244,6 +257,14 @@ class Process:
             )
         return self._streams.get(number)
 
+    def _close_streams(self) -> None:
+        for stream in self._streams.values():
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+        self._streams.clear()
+        protocol.close_all(list(self._fds.values()))
+        self._fds.clear()
+
     def _take_ending(self, timeout_s: float | None) -> None:
         try:
             message, _ = self._conversation.receive(timeout_s)
@@ -256,9 +277,18 @@ class Process:
         self, data: bytes | None, deadline: float | None
     ) -> tuple[bytes | None, bytes | None, bool]:
         """Move bytes until the command has ended and its pipes are dry, or the deadline passed."""
-        pump = _Pump(self._take_pipes(), data)
+        pump = Pump(self._take_pipes(), data)
         if self.returncode is None:
             pump.watch(self._conversation.socket)
+        try:
+            self._turn(pump, deadline)
+        finally:
+            self._fds.update(pump.open_fds())
+            self._unsent = pump.unsent
+        is_late = self.returncode is None
+        return pump.output(1), pump.output(2), is_late
+
+    def _turn(self, pump: Pump, deadline: float | None) -> None:
         while pump.has_work:
             wait_s = None if deadline is None else max(deadline - time.monotonic(), 0)
             if self.returncode is not None:
@@ -272,9 +302,6 @@ class Process:
                 pump.limit(HELD_PIPE_BYTES)
             elif not ready or (deadline is not None and time.monotonic() > deadline):
                 break
-        self._fds.update(pump.open_fds())
-        is_late = self.returncode is None
-        return pump.output(1), pump.output(2), is_late
 
     def _take_pipes(self) -> dict[int, int]:
         """Return the descriptors of the streams, whose buffers are given up."""
@@ -296,88 +323,10 @@ class Process:
             protocol.close_all(held)
 
 
-class _Pump:
-    """The pipes of a command between poll(2) calls."""
-
-    def __init__(self, fds: dict[int, int], data: bytes | None) -> None:
-        self._poll = select.poll()
-        self._number = {fd: number for number, fd in fds.items()}
-        self._chunks: dict[int, list[bytes]] = {n: [] for n in fds if n != 0}
-        self._data = memoryview(data or b"")
-        self._others: set[int] = set()
-        self._left_bytes = sys.maxsize
-        for number, fd in fds.items():
-            os.set_blocking(fd, False)
-            self._poll.register(fd, select.POLLOUT if number == 0 else select.POLLIN)
-        if 0 in fds and not self._data:
-            self._close(fds[0])
-
-    @property
-    def has_work(self) -> bool:
-        return bool(self._number or self._others) and self._left_bytes > 0
-
-    def watch(self, channel: socket.socket) -> None:
-        self._others.add(channel.fileno())
-        self._poll.register(channel, select.POLLIN)
-
-    def forget(self, fd: int) -> None:
-        self._others.discard(fd)
-        self._poll.unregister(fd)
-
-    def turn(self, wait_s: float | None) -> list[int]:
-        """Move what can be moved; return the descriptors that were ready."""
-        ready = [fd for fd, _ in self._poll.poll(None if wait_s is None else wait_s * 1000)]
-        for fd in ready:
-            if self._number.get(fd) == 0:
-                self._write(fd)
-            elif fd in self._number:
-                self._read(fd)
-        return ready
-
-    def limit(self, count: int) -> None:
-        """Have no more work after that many bytes."""
-        self._left_bytes = count
-
-    def stop_input(self) -> None:
-        """Give up sending: nobody reads any more."""
-        for fd in [fd for fd, number in self._number.items() if number == 0]:
-            self._close(fd)
-
-    def open_fds(self) -> dict[int, int]:
-        """Return the pipes that have not ended, by number."""
-        return {number: fd for fd, number in self._number.items()}
-
-    def output(self, number: int) -> bytes | None:
-        chunks = self._chunks.get(number)
-        return None if chunks is None else b"".join(chunks)
-
-    def _write(self, fd: int) -> None:
-        try:
-            self._data = self._data[os.write(fd, self._data[: 1 << 16]) :]
-        except BlockingIOError:
-            return
-        except BrokenPipeError:
-            self._close(fd)
-            return
-        if not self._data:
-            self._close(fd)
-
-    def _read(self, fd: int) -> None:
-        try:
-            chunk = os.read(fd, READ_BYTES)
-        except BlockingIOError:
-            return
-        if chunk:
-            self._chunks[self._number[fd]].append(chunk)
-            self._left_bytes -= len(chunk)
-        else:
-            self._close(fd)
-
-    def _close(self, fd: int) -> None:
-        self._poll.unregister(fd)
-        del self._number[fd]
-        os.close(fd)
-
-
 def _encoded(data: str | bytes | None) -> bytes | None:
     return data.encode() if isinstance(data, str) else data
+
+
+def joined(first: bytes | None, second: bytes | None) -> bytes | None:
+    """Return both parts of an output, which is None where there is no pipe."""
+    return second if first is None else first + (second or b"")

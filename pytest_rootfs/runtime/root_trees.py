@@ -142,8 +142,8 @@ def open_layers(layers_fd: int, names: Sequence[str], host_fd: int) -> list[int]
 def stack_on_host(names: Sequence[str], opened: list[int]) -> list[int]:
     """Return lower dirs of which none lies inside another, which an overlay refuses (ELOOP).
 
-    Layers are folders of the host, and so lie below its root: with layers above it, the host becomes
-    an overlay of its own first. What that opens is added to `opened`.
+    Layers are folders of the host, and so lie below its root: with layers above it, the host is
+    made an overlay of its own first. What that opens is added to `opened`.
     """
     if len(names) < 2 or names[-1] != HOST:
         return list(opened)

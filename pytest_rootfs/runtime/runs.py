@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_rootfs.errors import CommandFailed, CommandTimeout, ContainerError
-from pytest_rootfs.runtime.process import CompletedProcess, Ending, Process
+from pytest_rootfs.runtime.process import CompletedProcess, Ending, Process, joined
 
 TAIL_BYTES = 4000
 
@@ -63,7 +63,7 @@ def finish(process: Process, record: CommandRecord, data: bytes | None, limit_s:
         if is_late:
             process.kill_tree()
             more_out, more_err, _ = process.finish(None, None)
-            out, err = _joined(out, more_out), _joined(err, more_err)
+            out, err = joined(out, more_out), joined(err, more_err)
     except BaseException:
         with contextlib.suppress(ContainerError, OSError):
             process.kill_tree()  # Ctrl-C, say: nothing goes on behind the test's back
@@ -77,10 +77,6 @@ def finish(process: Process, record: CommandRecord, data: bytes | None, limit_s:
     if is_late:
         raise CommandTimeout(process.args, limit_s, stdout=shown[0], stderr=shown[1])
     return Outcome(args=process.args, ending=ending, stdout=shown[0], stderr=shown[1])
-
-
-def _joined(first: bytes | None, second: bytes | None) -> bytes | None:
-    return second if first is None else first + (second or b"")
 
 
 def _tail(out: bytes | None, err: bytes | None) -> str:

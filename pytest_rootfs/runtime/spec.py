@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -117,7 +118,7 @@ def _absolute_path(key: str, value: object) -> str:
 
 def _hostname(key: str, value: object) -> str:
     name = _text(key, value)
-    if len(name) > 64 or not all(char.isascii() and (char.isalnum() or char in "-.") for char in name):
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", name, re.ASCII):
         raise ValueError(f"{key}={value!r} is not a host name: up to 64 letters, digits, - and .")
     return name
 
@@ -134,8 +135,10 @@ def _env(key: str, value: object) -> Mapping[str, str]:
 
 
 def _network(key: str, value: object) -> Network:
-    if value == "none" or value == "host":
-        return "none" if value == "none" else "host"
+    network: Network
+    for network in ("none", "host"):
+        if value == network:
+            return network
     raise ValueError(f'{key}={value!r} is not a network: give "none" or "host"')
 
 
@@ -195,7 +198,7 @@ def _capabilities(key: str, value: object) -> tuple[str, ...]:
         raise ValueError(f"{key}={value!r} is not a sequence of names")
     names = [str(name).upper() for name in value]
     bare = [name.lstrip("+-").removeprefix("CAP_") for name in names]
-    for name, shown in zip(bare, value):
+    for name, shown in zip(bare, value, strict=True):
         if name not in capabilities.NAMES:
             near = difflib.get_close_matches(name, capabilities.NAMES, n=1)
             meant = f", did you mean {near[0]!r}?" if near else ""
@@ -206,7 +209,7 @@ def _capabilities(key: str, value: object) -> tuple[str, ...]:
     if any(name[0] not in "+-" for name in names):
         raise ValueError(f"{key}={value!r} mixes names with a sign and names without")
     kept = set(capabilities.DEFAULT)
-    for name, signed in zip(bare, names):
+    for name, signed in zip(bare, names, strict=True):
         kept = kept | {name} if signed[0] == "+" else kept - {name}
     return tuple(sorted(kept))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from features import needs
 
@@ -52,6 +55,53 @@ def test_hooks_are_called_in_order(pytester: pytest.Pytester) -> None:
         ],
         consecutive=False,
     )
+
+
+def test_closed_container_is_told_once(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        def pytest_rootfs_container_stopped(item, container, stats):
+            print("stopped", item.name, container.name, type(stats).__name__)
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def shared(container_factory): return container_factory(name="shared")
+
+        def test_one(container_factory, shared): container_factory(name="own").close()
+        def test_two(shared): pass
+        """
+    )
+
+    result = pytester.runpytest_subprocess("-s", "-W", "error")
+
+    result.assert_outcomes(passed=2)
+    told = [line for line in result.outlines if "stopped" in line]
+    assert [line.partition("stopped ")[2] for line in told] == [
+        "test_one own Stats",
+        "test_two shared Stats",
+    ]
+
+
+def test_hook_adds_files_to_a_failure(
+    pytester: pytest.Pytester, failures: Callable[[pytest.RunResult], list[dict[str, Any]]]
+) -> None:
+    pytester.makeconftest(
+        """
+        def pytest_rootfs_collect_failure(item, container, failure):
+            (failure.folder / "log.txt").write_text(container.path("/var/log").name)
+        """
+    )
+    pytester.makepyfile("def test_it(container): assert False")
+
+    result = pytester.runpytest_subprocess("--rootfs-output=out")
+
+    [failure] = failures(result)
+    copied = pytester.path / "out" / f"{failure['id']}-test_it" / "log.txt"
+    assert copied.read_text() == "log"
 
 
 def test_hook_resolves_images(pytester: pytest.Pytester) -> None:

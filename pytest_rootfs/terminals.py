@@ -178,7 +178,7 @@ def _relay(process: Process, signals: _Signals, task: Task) -> None:
 
 def _end_fd(process: Process) -> int:
     """Return a descriptor that becomes readable when a process has ended."""
-    return process._conversation.socket.fileno()  # noqa: SLF001  Process has no fileno() yet
+    return process.fileno()
 
 
 def _follow_size(process: Process) -> None:
