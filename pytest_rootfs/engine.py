@@ -26,11 +26,10 @@ from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.ids import Ids, find_ids
 from pytest_rootfs.runtime.plan import Plan, make_plan
 from pytest_rootfs.runtime.session import Session
-from pytest_rootfs.runtime.spec import ContainerOptions, Limits
-from pytest_rootfs.rw_layers import RwLayer
+from pytest_rootfs.runtime.spec import ContainerOptions, Limits, Mount
+from pytest_rootfs.rw_layers import HOST_LAYER, RwLayer
 from pytest_rootfs.store.store import Store
 
-HOST_LAYER = "host"
 RESOLV_CONF_BYTES = 65536
 KEPT_PLANS = 256
 _CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids"}
@@ -213,10 +212,7 @@ class Engine:
         own, far = protocol.pair()
         trees: list[int] = []
         try:
-            trees.extend(
-                session.tree(str(mount.source), readonly=mount.is_readonly)
-                for mount in options.mounts or ()
-            )
+            trees.extend(_tree_of(session, mount) for mount in options.mounts or ())
             if plan.content["host_tree"] >= 0:
                 trees.append(session.tree("/", readonly=True, recursive=False))
             pid = _create(session, container_id, plan, [far.fileno(), *trees])
@@ -363,6 +359,17 @@ def _defaults(built: BuiltImage, options: ContainerOptions) -> dict[str, Any]:
         "cwd": options.workdir or built.config.working_dir or "/",
         "user": options.user or built.config.user or "0",
     }
+
+
+def _tree_of(session: Session, mount: Mount) -> int:
+    try:
+        return session.tree(str(mount.source), readonly=mount.is_readonly)
+    except StepFailed as error:
+        raise ContainerError(
+            f"cannot mount {mount.source}: {error.strerror}",
+            detail=str(error),
+            hint="its file system may not take id-mapped mounts: copy it with container.copy_in",
+        ) from error
 
 
 def _kind_of(source: Path) -> str:

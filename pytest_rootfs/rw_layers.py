@@ -16,6 +16,8 @@ from pytest_rootfs.runtime.session import Session
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.store import Store
 
+HOST_LAYER = "host"
+UNMAPPED_ID = 65534
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
 
@@ -66,7 +68,8 @@ class RwLayer:
             _, lines = self._job_with_output("diff_layer", args, [upper_fd], self._layers)
         finally:
             os.close(upper_fd)
-        return Changes(Change(**json.loads(line)) for line in lines.splitlines())
+        found = (Change(**json.loads(line)) for line in lines.splitlines())
+        return Changes(change for change in found if not self._is_of_the_start(change))
 
     def read_base(self, path: str) -> bytes | None:
         """Return a file as the image has it; None where it has no file."""
@@ -98,6 +101,24 @@ class RwLayer:
         finally:
             os.close(upper_fd)
         return descriptor, int(packed["entries"])
+
+    def _is_of_the_start(self, change: Change) -> bool:
+        """Tell whether a change is what the start of the container has made.
+
+        An ordinary user's view of the host has folders in the upper dir from the beginning, which
+        differ from the host's in that their owner exists in the container. And `scratch` has no
+        root folder to compare with.
+        """
+        if change.before is None or change.after is None:
+            return change.path == "/"
+        is_view = HOST_LAYER in self._layers and self._plan.content["host_tree"] < 0
+        owner = change.before["uid"], change.before["gid"]
+        return (
+            is_view
+            and change.type == "dir"
+            and UNMAPPED_ID in owner
+            and change.before["mode"] == change.after["mode"]
+        )
 
     @property
     def _layers(self) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 
 
 def unified(path: str, before: bytes | None, after: bytes | None) -> str:
@@ -27,4 +28,5 @@ NO_NEWLINE = "\n\\ No newline at end of file\n"
 
 
 def _lines(content: bytes | None) -> list[str]:
-    return (content or b"").decode("utf-8", "replace").splitlines(keepends=True)
+    text = (content or b"").decode("utf-8", "replace")
+    return list(io.StringIO(text, newline="\n"))  # str.splitlines breaks at \r, \f and more

@@ -241,9 +241,15 @@ def test_wheel_runs_a_container_test(tmp_path: Path) -> None:
 
 
 def run(*argv: str | Path, cwd: Path | None = None) -> str:
-    """Run a program and return its output; fail with all of it."""
+    """Run a program, without options meant for this pytest, and return its output."""
     done = subprocess.run(
-        argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd
+        argv,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env={key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"},
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

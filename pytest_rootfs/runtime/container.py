@@ -351,7 +351,7 @@ class Container:
             status = self._home.status(self, wait_s=DYING_S)["status"]
         except ContainerDied as error:
             return error
-        tail = self.commands[-1].output_tail if self.commands else ""
+        tail = next((x.output_tail for x in reversed(self.commands) if x.output_tail), "")
         detail = f"last output:\n{tail}" if tail else ""
         if status is None:
             return ContainerDied(f"container {self.name} does not answer", detail=detail)

@@ -29,6 +29,7 @@ def copy_in(source: Path, target: ContainerPath, *, into: bool) -> None:
 def _copy_in(source: Path, target: ContainerPath) -> None:
     status = source.lstat()
     if stat.S_ISLNK(status.st_mode):
+        _make_room(target)
         target.symlink_to(os.readlink(source))
     elif stat.S_ISDIR(status.st_mode):
         target.mkdir(exist_ok=True)
@@ -63,6 +64,8 @@ def _copy_out(source: ContainerPath, target: Path, mode: int) -> None:
     elif stat.S_ISDIR(mode):
         target.mkdir(exist_ok=True)
         for entry in sorted(source.iterdir()):
+            # what an earlier copy has left must not lead this one elsewhere on the host
+            _make_room(target / entry.name)
             _copy_out(entry, target / entry.name, entry.lstat().st_mode)
         target.chmod(mode & 0o777)
     elif stat.S_ISREG(mode):
@@ -73,3 +76,9 @@ def _copy_out(source: ContainerPath, target: Path, mode: int) -> None:
         target.chmod(mode & 0o777)
     else:
         raise OSError(errno.EINVAL, "only files, folders and symlinks can be copied", str(source))
+
+
+def _make_room(target: ContainerPath | Path) -> None:
+    """Remove a symlink that stands where something is to be copied."""
+    if target.is_symlink():
+        target.unlink()

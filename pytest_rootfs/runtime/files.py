@@ -116,9 +116,12 @@ def _change_owner_of_target(_parent: _Parent, message: Message) -> None:
         os.close(fd)
 
 
-def _set_times(parent: _Parent, message: Message) -> None:
-    times = (message["atime_ns"], message["mtime_ns"])
-    os.utime(parent.name, ns=times, dir_fd=parent.fd, follow_symlinks=False)
+def _set_times(_parent: _Parent, message: Message) -> None:
+    fd = _open_at(message["path"], os.O_PATH)
+    try:
+        os.utime(f"/proc/self/fd/{fd}", ns=(message["atime_ns"], message["mtime_ns"]))
+    finally:
+        os.close(fd)
 
 
 _CHANGES: dict[str, Callable[[_Parent, Message], None]] = {

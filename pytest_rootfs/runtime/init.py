@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.kernel.cgroups import Group
     from pytest_rootfs.runtime.protocol import Message
+    from pytest_rootfs.runtime.root_trees import Root
 
 SIGCHLD_BIT = 1 << (signal.SIGCHLD - 1)
 
@@ -37,7 +38,7 @@ def prepare() -> None:
 class Start:
     """What an init is born with."""
 
-    __slots__ = ("control_fd", "go_fd", "group", "plan", "reply", "root_fd", "tree_fds")
+    __slots__ = ("control_fd", "go_fd", "group", "plan", "reply", "root", "tree_fds")
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Start:
         control_fd: int,
         tree_fds: list[int],
         reply: socket.socket,
-        root_fd: int,
+        root: Root,
         go_fd: int,
         group: Group,
     ) -> None:
@@ -53,7 +54,7 @@ class Start:
         self.control_fd = control_fd
         self.tree_fds = tree_fds
         self.reply = reply
-        self.root_fd = root_fd
+        self.root = root
         self.go_fd = go_fd
         self.group = group
 
@@ -67,7 +68,7 @@ def main(start: Start) -> None:
         for step, *arguments in start.plan["init"]:
             steps.STEPS[step](start, *arguments)
         os.close(start.go_fd)
-        os.close(start.root_fd)
+        start.root.close_start()
         protocol.close_all(start.tree_fds)
         protocol.send(start.reply, {"ready": True})
         start.reply.close()
@@ -92,7 +93,10 @@ def _report(start: Start, message: Message) -> None:
 
 def _close_all_but(start: Start) -> None:
     """Close every descriptor that came with the fork and is not needed."""
-    kept = [0, 1, 2, start.control_fd, start.root_fd, start.go_fd, start.reply.fileno()]
+    kept = [0, 1, 2, start.control_fd, start.root.overlay_fd, start.go_fd, start.reply.fileno()]
+    if start.root.host_view is not None:
+        view = start.root.host_view
+        kept += [view.mount_fd, view.folder_fd, *(fd for fd, _ in view.trees)]
     group = start.group
     kept += [*start.tree_fds, *_signal_fds]
     kept += [*group.init_tasks, *group.command_tasks, *group.leave_tasks]

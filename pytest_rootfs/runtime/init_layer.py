@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
 MAX_SYMLINKS = 40
+OVERFLOW_ID = 65534
+"""How an id that is not mapped looks; user_namespaces(7), /proc/sys/kernel/overflowuid."""
 
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -64,9 +66,15 @@ def build(content: Message, layer_fds: Sequence[int]) -> tuple[int, int]:
 
 def copy_attributes(source: os.stat_result, target_fd: int) -> None:
     """Give a folder the owner, mode and times of another."""
-    os.chown(target_fd, source.st_uid, source.st_gid)
+    os.chown(target_fd, *_owner(source))
     os.chmod(target_fd, stat.S_IMODE(source.st_mode))
     os.utime(target_fd, ns=(source.st_mtime_ns, source.st_mtime_ns))
+
+
+def _owner(status: os.stat_result) -> tuple[int, int]:
+    """Return the owner of a folder; root for one whose owner this user namespace does not map."""
+    uid, gid = status.st_uid, status.st_gid
+    return (0 if uid == OVERFLOW_ID else uid), (0 if gid == OVERFLOW_ID else gid)
 
 
 class _Maker:
@@ -129,7 +137,7 @@ class _Maker:
         except FileExistsError:
             return
         if status is not None:
-            os.chown(path, status.st_uid, status.st_gid, dir_fd=self._layer_fd)
+            os.chown(path, *_owner(status), dir_fd=self._layer_fd)
             os.chmod(path, stat.S_IMODE(status.st_mode), dir_fd=self._layer_fd)
             self._times.append((path, status.st_mtime_ns))
 

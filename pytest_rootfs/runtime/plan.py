@@ -92,6 +92,7 @@ def make_plan(
     """
     inner_uids = [[inside, inside, count] for inside, _, count in ids.uid_map]
     inner_gids = [[inside, inside, count] for inside, _, count in ids.gid_map]
+    has_host_view = "host" in layers and not has_host_tree
     content: dict[str, Any] = {
         "layers": list(layers),
         "host_tree": len(mount_kinds) if has_host_tree else -1,
@@ -104,7 +105,7 @@ def make_plan(
         "namespaces": _namespaces(options),
         "uid_map": inner_uids,
         "gid_map": inner_gids,
-        "init": _init_steps(options, hostname, ids),
+        "init": _init_steps(options, hostname, ids, has_host_view=has_host_view),
         "late": [("drop_capabilities", capabilities.mask(_kept_capabilities(options)))],
     }
     content["init_layer"]["key"] = _digest([content["init_layer"], content["layers"]])
@@ -157,7 +158,9 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _init_steps(options: ContainerOptions, hostname: str, ids: Ids) -> list[Step]:
+def _init_steps(
+    options: ContainerOptions, hostname: str, ids: Ids, *, has_host_view: bool
+) -> list[Step]:
     pts_gid = "" if ids.is_single else ",gid=5"
     has_own_network = options.network != "host"
     return [
@@ -167,6 +170,7 @@ def _init_steps(options: ContainerOptions, hostname: str, ids: Ids) -> list[Step
         *([("raise_loopback",)] if has_own_network else []),
         ("make_private",),
         ("attach_root", bool(options.readonly)),
+        *([("attach_host",)] if has_host_view else []),
         ("mount", "proc", "proc", ""),
         ("mount", "sysfs", "sys", "") if has_own_network else ("bind_host_sys",),
         *(("bind_device", name, *numbers) for name, numbers in DEVICES.items()),

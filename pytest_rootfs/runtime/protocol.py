@@ -106,6 +106,14 @@ def error_frame(error: OSError, step: str) -> Message:
     }
 
 
+def send_error(peer: socket.socket, error: OSError, step: str) -> None:
+    """Answer with a failed step, unless whoever asked has gone: that is no reason to end."""
+    try:
+        send(peer, error_frame(error, step))
+    except OSError:
+        pass
+
+
 def close_all(fds: Sequence[int]) -> None:
     """Close descriptors that nobody wants."""
     for fd in fds:

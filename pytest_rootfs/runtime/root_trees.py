@@ -12,6 +12,7 @@ import os
 
 from pytest_rootfs.kernel import mounts
 from pytest_rootfs.runtime import init_layer
+from pytest_rootfs.runtime.host_views import HostView
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,31 @@ class RwLayer:
         os.close(self.mount_fd)
 
 
+class Root:
+    """The root file system of one container, as what its start needs."""
+
+    __slots__ = ("host_view", "overlay_fd", "rw_layer")
+
+    def __init__(
+        self, overlay_fd: int, rw_layer: RwLayer, host_view: HostView | None = None
+    ) -> None:
+        """Hold the detached overlay, the rw layer and, for an ordinary user, the host's parts."""
+        self.overlay_fd = overlay_fd
+        self.rw_layer = rw_layer
+        self.host_view = host_view
+
+    @property
+    def trees(self) -> list[tuple[int, str]]:
+        """What is attached below the overlay: descriptors and paths."""
+        return [] if self.host_view is None else self.host_view.trees
+
+    def close_start(self) -> None:
+        """Close what only the start needs; the rw layer stays."""
+        os.close(self.overlay_fd)
+        if self.host_view is not None:
+            self.host_view.close()
+
+
 class RootTrees:
     """The trees that the containers of a session share, and how to put one together."""
 
@@ -67,21 +93,39 @@ class RootTrees:
             self._host_fd = os.dup(tree_fd)
             mounts.keep_attached(self._host_fd, self._place)
 
-    def make(self, plan: Message) -> tuple[int, RwLayer]:
-        """Return a detached overlay, and its rw layer."""
+    def make(self, plan: Message) -> Root:
+        """Return the root file system of one container."""
         opened = open_layers(self._layers_fd, plan["layers"], self._host_fd)
         try:
+            if HOST in plan["layers"] and self._host_fd < 0:
+                return self._make_of_host_view(plan, opened)
             layer_fds = stack_on_host(plan["layers"], opened)
             init_layer_fd = self._init_layer(plan["init_layer"], layer_fds)
             rw_layer = RwLayer(plan["rw"], os.stat(init_layer_fd))
             try:
-                return self._overlay([init_layer_fd, *layer_fds], rw_layer), rw_layer
+                return Root(self._overlay([init_layer_fd, *layer_fds], rw_layer), rw_layer)
             except OSError:
                 rw_layer.close()
                 raise
         finally:
             for fd in opened:
                 os.close(fd)
+
+    def _make_of_host_view(self, plan: Message, opened: Sequence[int]) -> Root:
+        *layer_fds, host_fd = opened
+        init_layer_fd = self._init_layer(plan["init_layer"], [host_fd])
+        upper_layer_fds = [init_layer_fd, *layer_fds]
+        rw_layer = RwLayer(plan["rw"], os.stat(init_layer_fd))
+        view = None
+        try:
+            view = HostView(upper_layer_fds, rw_layer.upper_fd, rw_layer.mount_fd)
+            root_fd = self._overlay([*upper_layer_fds, view.folder_fd], rw_layer)
+            return Root(root_fd, rw_layer, view)
+        except OSError:
+            rw_layer.close()
+            if view is not None:
+                view.close()
+            raise
 
     def _overlay(self, lower_fds: Sequence[int], rw_layer: RwLayer) -> int:
         if self._takes_detached:

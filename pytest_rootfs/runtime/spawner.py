@@ -19,7 +19,7 @@ import sys
 
 from pytest_rootfs.kernel import mounts, namespaces, syscalls
 from pytest_rootfs.runtime import init, protocol
-from pytest_rootfs.runtime.root_trees import RootTrees, RwLayer
+from pytest_rootfs.runtime.root_trees import Root, RootTrees, RwLayer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Spawner:
             try:
                 calls[message["op"]](message, fds[1:], reply)
             except OSError as error:
-                protocol.send(reply, protocol.error_frame(error, message["op"]))
+                protocol.send_error(reply, error, message["op"])
             finally:
                 reply.close()
                 protocol.close_all(fds[1:])
@@ -147,25 +147,25 @@ class Spawner:
             protocol.send(reply, {"unknown_plan": True})
             return
         group = self._parent.create(message["id"], plan["limits"])
-        root_fd, rw_layer = -1, None
+        root = None
         try:
             if plan["host_tree"] >= 0:
                 self._trees.add_host(fds[1 + plan["host_tree"]])
-            root_fd, rw_layer = self._trees.make(plan)
-            pid, pidfd = self._clone(plan, fds, reply, root_fd, group)
+            root = self._trees.make(plan)
+            pid, pidfd = self._clone(plan, fds, reply, root, group)
         except OSError:
             self._remove(group)
-            if rw_layer is not None:
-                rw_layer.close()
+            if root is not None:
+                root.rw_layer.close()
             raise
         finally:
-            if root_fd >= 0:
-                os.close(root_fd)
-        self._containers[message["id"]] = _Container(pid, pidfd, rw_layer, group)
+            if root is not None:
+                root.close_start()
+        self._containers[message["id"]] = _Container(pid, pidfd, root.rw_layer, group)
         protocol.send(reply, {"pid": pid})
 
     def _clone(
-        self, plan: Message, fds: list[int], reply: socket.socket, root_fd: int, group: Group
+        self, plan: Message, fds: list[int], reply: socket.socket, root: Root, group: Group
     ) -> tuple[int, int]:
         go_fd = os.eventfd(0)
         try:
@@ -176,7 +176,7 @@ class Spawner:
                 flags &= ~syscalls.CLONE_NEWCGROUP
             pid, pidfd = syscalls.clone3(flags)
             if pid == 0:
-                init.main(init.Start(plan, fds[0], fds[1:], reply, root_fd, go_fd, group))
+                init.main(init.Start(plan, fds[0], fds[1:], reply, root, go_fd, group))
             try:
                 for name in ("uid_map", "gid_map"):
                     namespaces.write_map(f"/proc/{pid}/{name}", plan[name])
@@ -223,8 +223,10 @@ class Spawner:
         tree_fd = mounts.host_tree(
             message["path"], readonly=message["readonly"], recursive=message["recursive"]
         )
-        protocol.send(reply, {}, [tree_fd])
-        os.close(tree_fd)
+        try:
+            protocol.send(reply, {}, [tree_fd])
+        finally:
+            os.close(tree_fd)
 
     def _find(self, message: Message) -> _Container:
         try:

@@ -67,9 +67,15 @@ def attach_root(start: Start, readonly: bool) -> None:  # noqa: FBT001  a step's
     """Attach the overlay over the old root and stand in it."""
     if readonly:
         attributes = syscalls.MOUNT_ATTR_RDONLY
-        syscalls.mount_setattr(start.root_fd, "", attributes=attributes, recursive=False)
-    syscalls.move_mount(start.root_fd, "/")
-    os.fchdir(start.root_fd)
+        syscalls.mount_setattr(start.root.overlay_fd, "", attributes=attributes, recursive=False)
+    syscalls.move_mount(start.root.overlay_fd, "/")
+    os.fchdir(start.root.overlay_fd)
+
+
+def attach_host(start: Start) -> None:
+    """Attach the folders of the host that an ordinary user's view of it is made of."""
+    for fd, path in start.root.trees:
+        _attach_inside(fd, path)
 
 
 def mount_filesystem(_start: Start, kind: str, path: str, options: str) -> None:
@@ -194,6 +200,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "raise_loopback": raise_loopback,
     "make_private": make_private,
     "attach_root": attach_root,
+    "attach_host": attach_host,
     "mount": mount_filesystem,
     "bind_host_sys": bind_host_sys,
     "bind_device": bind_device,

@@ -19,7 +19,7 @@ import signal
 import socket
 
 from pytest_rootfs.kernel import cgroups, mounts, namespaces, syscalls
-from pytest_rootfs.runtime import protocol, root_trees, spawner
+from pytest_rootfs.runtime import host_views, protocol, root_trees, spawner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Warden:
             try:
                 self._answer(message, fds[1:], reply)
             except OSError as error:
-                protocol.send(reply, protocol.error_frame(error, str(message.get("op"))))
+                protocol.send_error(reply, error, str(message.get("op")))
             finally:
                 reply.close()
                 protocol.close_all(fds[1:])
@@ -98,8 +98,10 @@ class Warden:
                 recursive=message["recursive"],
                 userns_fd=self._userns_fd,
             )
-            protocol.send(reply, {}, [tree_fd])
-            os.close(tree_fd)
+            try:
+                protocol.send(reply, {}, [tree_fd])
+            finally:
+                os.close(tree_fd)
         elif op == "job":
             self._fork_job(message, fds, reply)
         else:
@@ -235,6 +237,11 @@ class Warden:
         for tree_fd in trees:
             mounts.keep_attached(tree_fd, place)
         host_fd = trees[1] if len(trees) > 1 else -1
+        if root_trees.HOST in names and not self._is_rootful:
+            layer_fds = root_trees.open_layers(trees[0], names[:-1], -1)
+            view = host_views.HostView(layer_fds, -1, -1)
+            view.attach(place)
+            return [view.folder_fd]
         opened = root_trees.open_layers(trees[0] if trees else -1, names, host_fd)
         return root_trees.stack_on_host(names, opened)
 

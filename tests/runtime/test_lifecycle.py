@@ -1,0 +1,343 @@
+"""The life of a container: from start to close, and how its death is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from features import needs
+
+from pytest_rootfs.engine import Engine, EngineSettings
+from pytest_rootfs.errors import ContainerDied, ContainerError
+from pytest_rootfs.runtime.container import Container
+
+if TYPE_CHECKING:
+    from conftest import Start
+
+
+def test_attributes_of_a_container(start: Start) -> None:
+    container = start(name="web")
+
+    assert (container.name, container.hostname) == ("web", "web")
+    assert container.image.name == "minimal"
+    assert Path(f"/proc/{container.pid}").is_dir()
+    assert repr(container) == f"<Container {container.id} 'web' alive>"
+
+
+def test_names_are_made_up_from_the_id(container: Container) -> None:
+    assert container.name == f"rootfs-{container.id}"
+
+
+def test_container_is_fresh(start: Start) -> None:
+    start().run("echo > /left-behind")
+
+    assert not start().path("/left-behind").exists()
+
+
+def test_close_ends_everything(container: Container) -> None:
+    container.run("sleep 100 >/dev/null 2>&1 &")
+    container.close()
+
+    assert not Path(f"/proc/{container.pid}").exists()
+    assert container.is_closed
+
+
+def test_close_is_idempotent(container: Container) -> None:
+    container.close()
+    container.close()
+
+    assert container.is_closed
+
+
+def test_block_closes(engine: Engine) -> None:
+    with engine.start("minimal") as container:
+        assert container in engine.containers
+
+    assert container.is_closed
+    assert container not in engine.containers
+
+
+def test_closed_container_refuses(container: Container) -> None:
+    path = container.path("/etc")
+    container.close()
+
+    for call in (
+        lambda: container.run(["true"]),
+        lambda: container.popen(["true"]),
+        lambda: path.exists(),
+        lambda: container.stats(),
+        lambda: container.pack_layer(),
+    ):
+        with pytest.raises(ContainerDied, match="is closed"):
+            call()
+    assert container.processes() == []
+
+
+def test_kill_leaves_the_files(container: Container) -> None:
+    container.run("echo > /x; sleep 100 >/dev/null 2>&1 &")
+    container.kill()
+    container.kill()
+
+    assert not Path(f"/proc/{container.pid}").exists()
+    assert container.changes() == {"/x": "added"}
+    with pytest.raises(ContainerDied, match="was killed by the test"):
+        container.run(["true"])
+
+
+def test_retained_container_can_be_compared(container: Container) -> None:
+    container.run("echo > /x")
+    container.retain = True
+    container.close()
+
+    assert container.changes() == {"/x": "added"}
+    with pytest.raises(ContainerDied, match="is closed"):
+        container.run(["true"])
+    container.release()
+
+
+def test_release_gives_up_the_files(engine: Engine) -> None:
+    container = engine.start("minimal")
+    container.retain = True
+    container.close()
+    container.release()
+    container.release()
+
+    assert container not in engine.containers
+    with pytest.raises(ContainerDied, match="rw layer given up"):
+        container.changes()
+
+
+def test_release_of_a_live_container_waits_for_close(engine: Engine) -> None:
+    container = engine.start("minimal")
+    container.retain = True
+    container.release()
+
+    assert container.run(["echo", "alive"]).stdout == "alive\n"
+    container.close()
+    assert container not in engine.containers
+
+
+@needs("root")
+def test_death_from_outside_is_told_each_time(container: Container) -> None:
+    container.run("echo last words")
+    os.kill(container.pid, signal.SIGKILL)
+
+    for _ in range(3):
+        with pytest.raises(ContainerDied, match="was ended by SIGKILL") as death:
+            container.run(["true"])
+        assert "last words" in death.value.detail
+
+
+@needs("root")
+def test_death_while_a_command_runs_is_told(container: Container) -> None:
+    process = container.popen(["sleep", "100"])
+    os.kill(container.pid, signal.SIGKILL)
+
+    with pytest.raises(ContainerDied, match="was ended by SIGKILL"):
+        process.wait(10)
+    process.close()
+
+
+@needs("root")
+def test_dead_container_can_be_compared_and_closed(container: Container) -> None:
+    container.run("echo > /x")
+    os.kill(container.pid, signal.SIGKILL)
+    with pytest.raises(ContainerDied):
+        container.run(["true"])
+
+    assert container.changes() == {"/x": "added"}
+    container.close()
+    assert container.is_closed
+
+
+def test_processes_are_listed(container: Container) -> None:
+    container.run("sleep 100 >/dev/null 2>&1 &")
+
+    [process] = container.processes()
+
+    assert process["argv"] == ["sleep", "100"]
+    assert (process["ppid"], process["user"]) == (1, 0)
+    assert process["state"] in "RS"
+
+
+def test_long_command_lines_can_be_listed(container: Container) -> None:
+    container.run(["sh", "-c", "sleep 100 >/dev/null 2>&1 &", *["\x01" * 10_000] * 20])
+
+    assert len(container.processes()) == 1
+
+
+@pytest.mark.slow
+def test_eight_containers_at_once(start: Start) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        containers = list(pool.map(lambda number: start(name=f"c{number}"), range(8)))
+        names = list(pool.map(lambda c: c.run(["hostname"]).stdout.strip(), containers))
+
+    assert names == [f"c{number}" for number in range(8)]
+    assert len({container.pid for container in containers}) == 8
+
+
+def test_engine_closes_its_containers(engine: Engine) -> None:
+    second = Engine(EngineSettings(store=engine.settings.store), warn=pytest.fail)
+    container = second.start("minimal")
+    second.close()
+    second.close()
+
+    assert not Path(f"/proc/{container.pid}").exists()
+    with pytest.raises(ContainerDied):
+        container.run(["true"])
+
+
+def test_abandoned_calls_do_not_harm_the_session(container: Container, engine: Engine) -> None:
+    session = engine.session
+    for _ in range(20):
+        session.spawner.ask({"op": "status", "id": container.id, "wait_s": 0.01}).close()
+        session.spawner.ask({"op": "upper", "id": container.id}).close()
+        session.spawner.ask({"op": "upper", "id": "nonesuch"}).close()
+        session._warden.ask({"op": "nonesuch"}).close()
+
+    assert container.stats() is not None
+    assert container.changes() == {}
+    assert engine.session is session
+
+
+def test_new_processes_after_the_old_are_lost(engine: Engine) -> None:
+    second = Engine(EngineSettings(store=engine.settings.store), warn=pytest.fail)
+    try:
+        lost = second.start("minimal")
+        second.session._process.kill()
+        second.session._process.wait()
+        with pytest.raises(ContainerDied):
+            lost.run(["true"])
+
+        assert second.start("minimal").run(["echo", "anew"]).stdout == "anew\n"
+    finally:
+        second.close()
+
+
+def test_packed_layer_is_in_the_store(container: Container, engine: Engine) -> None:
+    container.run("echo content > /x")
+
+    layer = container.pack_layer()
+
+    assert layer.size > 0
+    assert b"content\n" in engine.store.blobs.path(layer.digest).read_bytes()
+
+
+def test_processes_go_on_after_packing(container: Container) -> None:
+    container.run("sleep 100 >/dev/null 2>&1 &")
+
+    container.pack_layer()
+
+    assert [process["state"] in "RS" for process in container.processes()] == [True]
+
+
+def test_mount_shows_a_host_folder(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("of the host")
+
+    container = start(mounts=[(tmp_path, "/mnt/here")])
+
+    assert container.path("/mnt/here/x").read_text() == "of the host"
+
+
+def test_mount_shows_a_host_file(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("of the host")
+
+    container = start(mounts=[(str(tmp_path / "x"), "/etc/app/x.conf")])
+
+    assert container.run(["cat", "/etc/app/x.conf"]).stdout == "of the host"
+
+
+def test_mount_is_readonly(start: Start, tmp_path: Path) -> None:
+    container = start(mounts=[(tmp_path, "/mnt/here")])
+
+    done = container.run(["touch", "/mnt/here/x"], check=False)
+
+    assert "Read-only file system" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writable_mount_gives_files_to_whoever_runs_this(start: Start, tmp_path: Path) -> None:
+    container = start(mounts=[(tmp_path, "/mnt/here", "rw")])
+
+    container.run("echo written > /mnt/here/x; mkdir /mnt/here/d")
+
+    assert (tmp_path / "x").read_text() == "written\n"
+    assert {path.stat().st_uid for path in tmp_path.iterdir()} == {os.getuid()}
+
+
+@needs("root")
+def test_source_that_cannot_be_mapped_is_named(engine: Engine, start: Start) -> None:
+    with pytest.raises(ContainerError, match="cannot mount /proc: "):
+        start(mounts=[("/proc", "/mnt/proc")])
+
+    assert engine.containers == []
+
+
+@needs("ordinary user")
+def test_devices_of_a_mount_are_dead(start: Start) -> None:
+    container = start(mounts=[("/dev", "/mnt/dev")])
+
+    done = container.run("cat < /mnt/dev/null", check=False)
+
+    assert "Permission denied" in done.stderr
+
+
+def test_mounts_may_be_nested(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "inner").write_text("inner")
+    (tmp_path / "outer/place").touch()
+
+    container = start(
+        mounts=[(tmp_path / "outer", "/mnt/o"), (tmp_path / "inner", "/mnt/o/place")]
+    )
+
+    assert container.path("/mnt/o/place").read_text() == "inner"
+
+
+@pytest.mark.parametrize("name", ["with space", "a,b:c\\d", "new\nline", os.fsdecode(b"\xff")])
+def test_strange_names_can_be_mounted(start: Start, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "x").write_text("found")
+
+    container = start(mounts=[(tmp_path / name, "/mnt/here")])
+
+    assert container.path("/mnt/here/x").read_text() == "found"
+
+
+def test_missing_source_of_a_mount(engine: Engine, start: Start, tmp_path: Path) -> None:
+    with pytest.raises(ContainerError, match="cannot mount .*nonesuch: No such file"):
+        start(mounts=[(tmp_path / "nonesuch", "/mnt/here")])
+
+    assert engine.containers == []
+
+
+def test_tmpfs_is_empty_and_writable(start: Start) -> None:
+    container = start(tmpfs=["/scratch", ("/var/small", "64K")])
+
+    done = container.run(
+        "stat -c %a /scratch; echo > /scratch/x; head -c 100K /dev/zero > /var/small/x", check=False
+    )
+
+    assert done.stdout == "1777\n"
+    assert "No space left on device" in done.stderr
+
+
+def test_readonly_container(start: Start) -> None:
+    container = start(readonly=True, tmpfs=["/tmp"])
+
+    done = container.run("echo > /tmp/x; echo > /x", check=False)
+
+    assert done.returncode != 0
+    assert "/x: Read-only file system" in done.stderr
+    assert container.path("/tmp/x").exists()
+
+
+def test_scratch_runs_nothing_but_lives(empty: Container) -> None:
+    empty.path("/file").write_text("x")
+
+    assert empty.changes() == {"/file": "added"}
+    assert empty.processes() == []
