@@ -108,10 +108,20 @@ def translate(pattern: str) -> str:
             expression += "[^/]"
             position += 1
         elif pattern[position] == "[" and (end := pattern.find("]", position + 2)) > 0:
-            inner = pattern[position + 1 : end].replace("\\", "\\\\")
-            expression += f"[{'^' + inner[1:] if inner[0] == '!' else inner}]"
+            expression += _one_of(pattern[position + 1 : end])
             position = end + 1
         else:
             expression += re.escape(pattern[position])
             position += 1
     return f"(?s:{expression})"
+
+
+def _one_of(choice: str) -> str:
+    """Return the expression for what stands in brackets; it never matches a slash."""
+    sign = "^" if choice[0] == "!" else ""
+    escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", choice.removeprefix("!"))
+    try:
+        re.compile(f"[{sign}{escaped}]")
+    except re.error:  # a range that runs backwards
+        return re.escape(f"[{choice}]")
+    return f"(?!/)[{sign}{escaped}]"

@@ -16,7 +16,9 @@ DEFAULT_DISK_BYTES = 1 << 30
 DEFAULT_TIMEOUT_S = 300.0
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(
+    r"(\d{1,20}(?:\.\d{1,20})?)\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII
+)
 
 
 def parse_size(key: str, value: object) -> int:
@@ -28,7 +30,8 @@ def parse_size(key: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
     elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
-        size = float(match[1]) * _UNITS[match[2].upper()]
+        number = float(match[1]) if "." in match[1] else int(match[1])
+        size = number * _UNITS[(match[2] or "").upper()]
     if size is None:
         raise ValueError(
             f"{key}={value!r} is not a size: give bytes, or a number with a binary unit "

@@ -122,7 +122,7 @@ class HostView:
                 os.close(fd)
 
     def _lower_dirs(self, path: str) -> list[int]:
-        """Open a folder in each layer that has it, down to where one replaces it, and the host's."""
+        """Open a folder in the layers down to where one replaces it, and in the host."""
         found = []
         for layer_fd in self._layer_fds:
             try:
