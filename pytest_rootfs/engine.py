@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ class EngineSettings:
     store: Path
     limits: Literal["strict", "best-effort", "off"] = "strict"
     image_folders: tuple[Path, ...] = ()
+    makes_ahead: bool = True
+    """Whether the next container is made while a test runs; never on a single core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +108,8 @@ class Engine:
                 layers_fd = self.store.layers_fd(self.ids.key, self.layer_owner)
                 path = self.store.root / "layers" / self.ids.key
                 try:
-                    self._session = Session(self.ids, layers_fd, path)
+                    makes_ahead = self.settings.makes_ahead and len(os.sched_getaffinity(0)) > 1
+                    self._session = Session(self.ids, layers_fd, path, makes_ahead=makes_ahead)
                 finally:
                     os.close(layers_fd)
             return self._session
@@ -208,19 +212,13 @@ class Engine:
     ) -> Container:
         session = self.session
         plan = self._plan(built, name, options, extra_layers)
-        container_id = os.urandom(6).hex()
-        own, far = protocol.pair()
         trees: list[int] = []
         try:
             trees.extend(_tree_of(session, mount) for mount in options.mounts or ())
             if plan.content["host_tree"] >= 0:
                 trees.append(session.tree("/", readonly=True, recursive=False))
-            pid = _create(session, container_id, plan, [far.fileno(), *trees])
-        except BaseException:
-            own.close()
-            raise
+            created = _create(session, plan, trees)
         finally:
-            far.close()
             protocol.close_all(trees)
         home = RwLayer(
             store=self.store,
@@ -230,15 +228,15 @@ class Engine:
             forget=self._forget,
         )
         container = Container(
-            container_id=container_id,
-            name=name or f"rootfs-{container_id}",
+            container_id=created.container_id,
+            name=name or f"rootfs-{created.container_id}",
             image=image if image is not None else Image(built.name),
             built=built,
             hostname=_hostname(name, options),
-            pid=pid,
+            pid=created.pid,
             options=options,
             defaults=_defaults(built, options),
-            peer=Peer(own),
+            peer=created.peer,
             home=home,
         )
         self.containers.append(container)
@@ -315,36 +313,48 @@ class Engine:
             self.containers.remove(container)
 
 
-def _create(session: Session, container_id: str, plan: Plan, fds: Sequence[int]) -> int:
-    """Have a container made; return the pid of its init when it is ready."""
-    conversation = session.create(container_id, plan.key, plan.content, fds)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Created:
+    """A container as the spawner hands it over."""
+
+    container_id: str
+    pid: int
+    peer: Peer
+
+
+def _create(session: Session, plan: Plan, tree_fds: Sequence[int]) -> _Created:
+    """Have a container made; returns when it is ready."""
+    conversation = session.create(plan.key, plan.content, tree_fds)
     answers: dict[str, Any] = {}
+    peer_fds: list[int] = []
     try:
-        while not answers.keys() >= {"pid", "ready"}:  # spawner and init answer, in either order
-            answer, _ = conversation.receive()
+        while not answers.keys() >= {"id", "ready"}:  # spawner and init answer, in either order
+            answer, fds = conversation.receive()
+            answers.update(answer)
+            peer_fds += fds
             if "unknown_plan" in answer:
                 session.forget_plans()
-                return _create(session, container_id, plan, fds)
-            answers.update(answer)
-        return int(answers["pid"])
-    except StepFailed as error:
-        _give_up(session, container_id)
-        raise ContainerError(f"the container cannot be started: {error}") from error
-    except PeerGone as error:
-        status: Any = session.spawner.call({"op": "status", "id": container_id, "wait_s": 1})[0][
-            "status"
-        ]
-        _give_up(session, container_id)
-        raise ContainerError(
-            f"the container died while it was being started (wait status {status})"
-        ) from error
+                return _create(session, plan, tree_fds)
+    except (StepFailed, PeerGone) as error:
+        protocol.close_all(peer_fds)
+        reason = f": {error}" if isinstance(error, StepFailed) else ", it died meanwhile"
+        if "id" in answers:
+            reason += _give_up(session, str(answers["id"]))
+        elif isinstance(error, PeerGone):
+            raise  # the spawner is gone
+        raise ContainerError(f"the container cannot be started{reason}") from error
     finally:
         conversation.close()
+    peer = Peer(socket.socket(fileno=peer_fds[0]))
+    return _Created(container_id=str(answers["id"]), pid=int(answers["pid"]), peer=peer)
 
 
-def _give_up(session: Session, container_id: str) -> None:
-    with contextlib.suppress(PeerGone, StepFailed):
-        session.spawner.call({"op": "release", "id": container_id})
+def _give_up(session: Session, container_id: str) -> str:
+    """Dispose of a container that did not start; return how its init ended, for the message."""
+    message = {"op": "status", "id": container_id, "wait_s": 1}
+    status: Any = session.spawner.call(message)[0]["status"]
+    session.spawner.call({"op": "release", "id": container_id})
+    return "" if status is None else f" (wait status {status})"
 
 
 def _hostname(name: str | None, options: ContainerOptions) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 from pytest_rootfs.settings import parse_count, parse_positive, parse_size
 
@@ -20,6 +20,7 @@ Unsupported = Literal["skip", "fail"]
 
 KEEP = ("failed", "all", "none")
 LIMITS = ("strict", "best-effort", "off")
+PREPARE = ("0", "1")
 UNSUPPORTED = ("skip", "fail")
 
 DEFAULT_IMAGE = "minimal"
@@ -27,16 +28,32 @@ DEFAULT_KEEP_COUNT = 20
 DEFAULT_KEEP_SIZE = "2G"
 
 
-class Option(NamedTuple):
+# Plain classes: every pytest run makes them, and as dataclasses they would cost it 2 ms.
+
+
+class Option:
     """One row of the table: `--rootfs-NAME` and the ini key `rootfs_NAME`."""
 
-    name: str
-    help: str
-    metavar: str = ""
-    choices: tuple[str, ...] = ()
-    kind: Literal["value", "list", "paths", "flag"] = "value"
-    on_command_line: bool = True
-    in_ini: bool = True
+    __slots__ = ("about", "choices", "in_ini", "kind", "metavar", "name", "on_command_line")
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        *,
+        metavar: str = "",
+        choices: tuple[str, ...] = (),
+        kind: Literal["value", "list", "paths", "flag"] = "value",
+        on_command_line: bool = True,
+        in_ini: bool = True,
+    ) -> None:
+        self.name = name
+        self.about = about
+        self.metavar = metavar
+        self.choices = choices
+        self.kind = kind
+        self.on_command_line = on_command_line
+        self.in_ini = in_ini
 
     @property
     def flag(self) -> str:
@@ -102,6 +119,12 @@ OPTIONS = (
         choices=LIMITS,
     ),
     Option(
+        "prepare",
+        "1 to make the next container while a test runs, 0 not to (default: 1)",
+        choices=PREPARE,
+        on_command_line=False,
+    ),
+    Option(
         "unsupported",
         "What to do when this host cannot run containers (default: skip, or fail when CI is set)",
         choices=UNSUPPORTED,
@@ -115,61 +138,55 @@ OPTIONS = (
 )
 
 
-class Sources(NamedTuple):
+class Sources:
     """Where values come from; `option` and `ini` return None, "" or [] for what nobody set."""
 
-    option: Callable[[str], object]
-    ini: Callable[[str], object]
-    environ: Mapping[str, str]
-    rootdir: Path
-    ini_dir: Path
-    invocation_dir: Path
+    __slots__ = ("environ", "ini", "ini_dir", "invocation_dir", "option", "rootdir")
+
+    def __init__(
+        self,
+        *,
+        option: Callable[[str], object],
+        ini: Callable[[str], object],
+        environ: Mapping[str, str],
+        rootdir: Path,
+        ini_dir: Path,
+        invocation_dir: Path,
+    ) -> None:
+        self.option = option
+        self.ini = ini
+        self.environ = environ
+        self.rootdir = rootdir
+        self.ini_dir = ini_dir
+        self.invocation_dir = invocation_dir
 
 
-class Settings(NamedTuple):
-    """Every option, checked. `defaults` are the mark's keywords that somebody set.
+class Settings:
+    """Every option, checked; the command line wins over the ini file. Never changed afterwards.
 
-    A tuple and no dataclass: every pytest run makes this class, and a dataclass costs it 0.7 ms.
+    Making one raises `ValueError` naming the option that holds a bad value. `defaults` are the
+    mark's keywords that somebody set.
     """
 
-    images: tuple[str, ...]
-    image_folders: tuple[Path, ...]
-    keep: Keep
-    keep_count: int
-    keep_size_bytes: int
-    output: Path | None
-    store: Path
-    limits: LimitsPolicy
-    unsupported: Unsupported
-    shell: bool
-    defaults: Mapping[str, object]
-
-    @classmethod
-    def read(cls, sources: Sources) -> Settings:
-        """Read all options; the command line wins over the ini file.
-
-        Raises `ValueError` naming the option that holds a bad value.
-        """
+    def __init__(self, sources: Sources) -> None:
         folders = sources.ini("rootfs_images")
-        in_ci = bool(sources.environ.get("CI"))
+        unsupported = "fail" if sources.environ.get("CI") else "skip"
         # cast: the choices are those of the Literal types
-        return cls(
-            images=_images(sources),
-            image_folders=tuple(folders if isinstance(folders, list) else ())
-            or (sources.rootdir / "images",),
-            keep=cast(Keep, _choice(sources, "keep", KEEP, "failed")),
-            keep_count=parse_count(*_value(sources, "keep_count", DEFAULT_KEEP_COUNT)),
-            keep_size_bytes=parse_size(*_value(sources, "keep_size", DEFAULT_KEEP_SIZE)),
-            output=_folder(sources, "output"),
-            store=_folder(sources, "store") or default_store(sources.environ),
-            limits=cast(LimitsPolicy, _choice(sources, "limits", LIMITS, "strict")),
-            unsupported=cast(
-                Unsupported,
-                _choice(sources, "unsupported", UNSUPPORTED, "fail" if in_ci else "skip"),
-            ),
-            shell=bool(sources.option("rootfs_shell")),
-            defaults=_defaults(sources),
+        self.images = _images(sources)
+        self.image_folders: tuple[Path, ...] = tuple(folders if isinstance(folders, list) else ())
+        self.image_folders = self.image_folders or (sources.rootdir / "images",)
+        self.keep = cast("Keep", _choice(sources, "keep", KEEP, "failed"))
+        self.keep_count = parse_count(*_value(sources, "keep_count", DEFAULT_KEEP_COUNT))
+        self.keep_size_bytes = parse_size(*_value(sources, "keep_size", DEFAULT_KEEP_SIZE))
+        self.output = _folder(sources, "output")
+        self.store = _folder(sources, "store") or default_store(sources.environ)
+        self.limits = cast("LimitsPolicy", _choice(sources, "limits", LIMITS, "strict"))
+        self.makes_ahead = _choice(sources, "prepare", PREPARE, "1") == "1"
+        self.unsupported = cast(
+            "Unsupported", _choice(sources, "unsupported", UNSUPPORTED, unsupported)
         )
+        self.shell = bool(sources.option("rootfs_shell"))
+        self.defaults: Mapping[str, object] = _defaults(sources)
 
 
 def default_store(environ: Mapping[str, str]) -> Path:

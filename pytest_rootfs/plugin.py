@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options and their ini keys, all in one group."""
     group = parser.getgroup("rootfs", "container rootfs (pytest-rootfs)")
     for option in OPTIONS:
-        form: dict[str, Any] = {"dest": option.key, "help": option.help}  # Any: argparse's keywords
+        form: dict[str, Any] = {"dest": option.key, "help": option.about}  # Any: for argparse
         if option.kind == "flag":
             form["action"] = "store_true"
         elif option.choices:
@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             group.addoption(option.flag, **form)
         if option.in_ini:
             kind: Any = option.ini_type  # Any: pytest's Literal of the types is private
-            parser.addini(option.key, option.help, type=kind, default=None)
+            parser.addini(option.key, option.about, type=kind, default=None)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -68,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check all options; start nothing."""
     config.addinivalue_line("markers", MARK)
     try:
-        settings = Settings.read(_sources(config))
+        settings = Settings(_sources(config))
     except (TypeError, ValueError) as error:  # TypeError: pytest < 9.2, a number in [tool.pytest]
         raise pytest.UsageError(str(error)) from None
     if settings.shell and getattr(config.option, "dist", "no") != "no":

@@ -6,7 +6,6 @@ escaped, so that a file name or a program cannot steer the terminal.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +109,8 @@ def _changes(kept: KeptContainer) -> Iterable[str]:
 
 
 def _commands(kept: KeptContainer) -> Iterable[str]:
+    import shlex  # noqa: PLC0415  the header needs this module, but not that one
+
     left_out = len(kept.commands) - MAX_COMMANDS
     if left_out > 0:
         yield f"… {left_out} earlier commands"

@@ -6,6 +6,7 @@ container. Not safe for use by several threads at once, as pytest's fixtures are
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -181,12 +182,11 @@ class Session:
             return f"rootfs: no containers on {sys.platform}, they need Linux"
         from pytest_rootfs import report  # noqa: PLC0415  a quiet run has no header
         from pytest_rootfs.kernel import cgroups_layout  # noqa: PLC0415  as above
-        from pytest_rootfs.runtime import ids  # noqa: PLC0415  as above
 
         images = self.settings.images
         try:
             return report.header(
-                mode=ids.find_ids().mode,
+                mode=_mode(),
                 cgroup=cgroups_layout.kind_of(cgroups_layout.read_mounts()),
                 images=images,
                 digest=self._stored_digest(images[0]),
@@ -222,6 +222,7 @@ class Session:
             store=self.settings.store,
             limits=self.settings.limits,
             image_folders=self.settings.image_folders,
+            makes_ahead=self.settings.makes_ahead,
         )
         engine = Engine(settings, warn=self._warn)
         engine.use_listener = self.used
@@ -293,6 +294,14 @@ class Session:
     def _tell(self, hook: str, **arguments: object) -> None:
         if self._item is not None and self._hears(hook):
             getattr(self._item.ihook, hook)(item=self._item, **arguments)
+
+
+def _mode() -> str:
+    if os.geteuid() == 0:  # a millisecond less for root
+        return "rootful"
+    from pytest_rootfs.runtime import ids  # noqa: PLC0415  for the header only
+
+    return ids.find_ids().mode
 
 
 def _last_stats(container: Container) -> Stats | None:

@@ -16,9 +16,7 @@ DEFAULT_DISK_BYTES = 1 << 30
 DEFAULT_TIMEOUT_S = 300.0
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(
-    r"(\d{1,20}(?:\.\d{1,20})?)\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII
-)
+_SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII)
 
 
 def parse_size(key: str, value: object) -> int:

@@ -118,6 +118,24 @@ def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, lis
     return pid, marker, stdio.given_fds
 
 
+def rehearse(message: Message, group: Group) -> None:
+    """Do all of `spawn` but the fork, with a program that cannot exist."""
+    user = users.find(message["user"])
+    env = {"HOME": user.home, "USER": user.name, **message["env"]}
+    _check_is_dir(message["cwd"])
+    try:
+        find_program(message["argv"][0], message["cwd"], env)
+    except OSError:
+        pass  # as meant
+    stdio = _open_stdio(message, [], user)
+    try:
+        _spawn_fast(message, "\0", env, stdio, group)
+    except ValueError:
+        pass  # refused before it forks: the first command shall still be process 2
+    finally:
+        stdio.close_all()
+
+
 def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
     """Return the path of a program as execvp(3) would find it.
 

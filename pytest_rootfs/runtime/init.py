@@ -18,6 +18,8 @@ from pytest_rootfs.runtime import commands, files, processes, protocol, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_rootfs.kernel.cgroups import Group
     from pytest_rootfs.runtime.protocol import Message
     from pytest_rootfs.runtime.root_trees import Root
@@ -38,36 +40,38 @@ def prepare() -> None:
 class Start:
     """What an init is born with."""
 
-    __slots__ = ("control_fd", "go_fd", "group", "plan", "reply", "root", "tree_fds")
+    __slots__ = ("control", "group", "is_ahead", "plan", "reply", "root", "tree_fds")
 
     def __init__(
         self,
         plan: Message,
-        control_fd: int,
-        tree_fds: list[int],
+        control: socket.socket,
         reply: socket.socket,
+        tree_fds: Sequence[int],
         root: Root,
-        go_fd: int,
         group: Group,
+        *,
+        is_ahead: bool,
     ) -> None:
+        self.is_ahead = is_ahead
+        """Whether nobody waits for the container yet."""
         self.plan = plan
-        self.control_fd = control_fd
-        self.tree_fds = tree_fds
+        self.control = control
         self.reply = reply
+        self.tree_fds = tree_fds
         self.root = root
-        self.go_fd = go_fd
         self.group = group
 
 
-def main(start: Start) -> None:
-    """Become the container; never returns."""
+def main(start: Start, go_fd: int) -> None:
+    """Become the container once `go_fd`, an eventfd, says so; never returns."""
     step = "start"
     try:
-        _close_all_but(start)
-        os.eventfd_read(start.go_fd)
+        _close_all_but(start, go_fd)
+        os.eventfd_read(go_fd)
+        os.close(go_fd)
         for step, *arguments in start.plan["init"]:
             steps.STEPS[step](start, *arguments)
-        os.close(start.go_fd)
         start.root.close_start()
         protocol.close_all(start.tree_fds)
         protocol.send(start.reply, {"ready": True})
@@ -75,7 +79,10 @@ def main(start: Start) -> None:
         # pytest goes on from here; what no command may run without comes before the first request
         for step, *arguments in start.plan["late"]:
             steps.STEPS[step](start, *arguments)
-        Init(socket.socket(fileno=start.control_fd), start.group).serve()
+        agent = Init(start.control, start.group)
+        if start.is_ahead:
+            agent.rehearse()
+        agent.serve()
     except OSError as error:
         _report(start, protocol.error_frame(error, step))
     except BaseException as error:  # noqa: BLE001  a defect of ours: pytest must hear of it
@@ -91,9 +98,9 @@ def _report(start: Start, message: Message) -> None:
         pass  # it had reported before, or pytest is gone: the exit is then the message
 
 
-def _close_all_but(start: Start) -> None:
+def _close_all_but(start: Start, go_fd: int) -> None:
     """Close every descriptor that came with the fork and is not needed."""
-    kept = [0, 1, 2, start.control_fd, start.root.overlay_fd, start.go_fd, start.reply.fileno()]
+    kept = [0, 1, 2, go_fd, start.control.fileno(), start.reply.fileno(), start.root.overlay_fd]
     if start.root.host_view is not None:
         view = start.root.host_view
         kept += [view.mount_fd, view.folder_fd, *(fd for fd, _ in view.trees)]
@@ -143,6 +150,30 @@ class Init:
                     self._reap()
                 else:
                     self._drain(fd)
+
+    def rehearse(self) -> None:
+        """Go through the motions of a command, so that the first one finds its memory ready.
+
+        After a fork, the first write to each page copies it. A first command writes to 150 pages
+        and the next to 3; while nobody waits, one that cannot be started writes to them as well.
+        """
+        own, far = protocol.pair()
+        message = {
+            "op": "spawn",
+            "argv": ["true"],
+            "env": {"PATH": "/proc"},
+            "cwd": "/",
+            "user": "0",
+            "stdio": ["null", "pipe", "pipe"],
+            "tty": None,
+        }
+        protocol.send(own, message, [far.fileno()])
+        request, fds = protocol.receive(far)
+        commands.rehearse(request or message, self._group)
+        protocol.send(own, {"pid": 0, "marker": 0}, fds)
+        protocol.close_all(fds)
+        own.close()
+        far.close()
 
     def _answer_one(self) -> bool:
         message, fds = protocol.receive(self._control)

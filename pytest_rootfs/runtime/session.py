@@ -35,12 +35,16 @@ _PROGRAM = (
 class Session:
     """The processes of one engine, from the first container to `close`."""
 
-    def __init__(self, own_ids: ids.Ids, layers_fd: int, layers_path: Path) -> None:
+    def __init__(
+        self, own_ids: ids.Ids, layers_fd: int, layers_path: Path, *, makes_ahead: bool
+    ) -> None:
         """Start them; raises HostUnsupported with the way out.
 
         `layers_fd` is the folder of layers unpacked for these ids, at `layers_path`.
+        `makes_ahead` allows the spawner to make the next container while a test runs.
         """
         self.ids = own_ids
+        self._makes_ahead = makes_ahead
         self._plans: set[str] = set()
         own_warden, far_warden = protocol.pair()
         own_spawner, far_spawner = protocol.pair()
@@ -62,14 +66,15 @@ class Session:
         """Tell whether warden and spawner still run."""
         return self._process.poll() is None
 
-    def create(
-        self, container_id: str, key: str, plan: Mapping[str, Any], fds: Sequence[int]
-    ) -> Conversation:
-        """Ask the spawner for a container; its pid and then its readiness are the answers."""
+    def create(self, key: str, plan: Mapping[str, Any], fds: Sequence[int]) -> Conversation:
+        """Ask the spawner for a container.
+
+        One answer has its id, its pid and the socket to its init, one says that it is ready.
+        """
         if key not in self._plans:
             self.spawner.call({"op": "plan", "key": key, "plan": plan})
             self._plans.add(key)
-        return self.spawner.ask({"op": "create", "id": container_id, "plan": key}, fds)
+        return self.spawner.ask({"op": "create", "plan": key}, fds)
 
     def forget_plans(self) -> None:
         """Remember that the spawner has dropped its plans."""
@@ -132,6 +137,7 @@ class Session:
                 "gid_map": ids.find_helper("newgidmap") if is_mapped else None,
             },
             "layers_path": str(layers_path),
+            "makes_ahead": self._makes_ahead,
             "cgroup": os.environ.get("PYTEST_ROOTFS_CGROUP"),
         }
         try:

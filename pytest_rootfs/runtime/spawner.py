@@ -17,19 +17,27 @@ import signal
 import socket
 import sys
 
-from pytest_rootfs.kernel import mounts, namespaces, syscalls
+from pytest_rootfs.kernel import mounts, syscalls
 from pytest_rootfs.runtime import init, protocol
-from pytest_rootfs.runtime.root_trees import Root, RootTrees, RwLayer
+from pytest_rootfs.runtime.births import Births, Container
+from pytest_rootfs.runtime.root_trees import RootTrees
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pytest_rootfs.kernel.cgroups import Group, Parent
+    from pytest_rootfs.kernel.cgroups import Parent
     from pytest_rootfs.runtime.protocol import Message
 
 KEPT_PLANS = 256
 
 
-def main(control_fd: int, handshake: tuple[int, int], layers: int | str, parent: Parent) -> None:
+def main(
+    control_fd: int,
+    handshake: tuple[int, int],
+    layers: int | str,
+    parent: Parent,
+    *,
+    makes_ahead: bool,
+) -> None:
     """Enter the user namespace, with the warden writing its maps, and serve; never returns."""
     unshared_w, mapped_r = handshake
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -58,7 +66,8 @@ def main(control_fd: int, handshake: tuple[int, int], layers: int | str, parent:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a container takes eight descriptors
     init.prepare()
     _freeze_imports()
-    Spawner(socket.socket(fileno=control_fd), trees, parent).serve()
+    births = Births(trees, parent)
+    Spawner(socket.socket(fileno=control_fd), births, makes_ahead=makes_ahead).serve()
     os._exit(0)
 
 
@@ -82,30 +91,15 @@ def _freeze_imports() -> None:
     gc.disable()
 
 
-class _Container:
-    """What the spawner keeps of a container."""
-
-    __slots__ = ("group", "pid", "pidfd", "rw_layer", "status")
-
-    def __init__(self, pid: int, pidfd: int, rw_layer: RwLayer, group: Group) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-        self.rw_layer = rw_layer
-        self.group = group
-        self.status: int | None = None
-        """The exit status of its init as waitpid(2) gives it, once it is dead."""
-
-
 class Spawner:
     """The containers of one session."""
 
-    def __init__(self, control: socket.socket, trees: RootTrees, parent: Parent) -> None:
+    def __init__(self, control: socket.socket, births: Births, *, makes_ahead: bool) -> None:
         self._control = control
-        self._trees = trees
-        self._parent = parent
+        self._births = births
+        self._makes_ahead = makes_ahead
         self._plans: dict[str, Message] = {}
-        self._containers: dict[str, _Container] = {}
-        self._busy_groups: list[Group] = []
+        self._containers: dict[str, Container] = {}
 
     def serve(self) -> None:
         """Answer calls until pytest is gone; then kill every container."""
@@ -119,7 +113,11 @@ class Spawner:
             "limit": self._limit,
             "tree": self._tree,
         }
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
         while True:
+            if self._makes_ahead and not poller.poll(0):
+                self._make_ahead()
             message, fds = protocol.receive(self._control)
             if message is None:
                 break
@@ -131,8 +129,14 @@ class Spawner:
             finally:
                 reply.close()
                 protocol.close_all(fds[1:])
+        self._births.discard_ahead()
         for container in self._containers.values():
-            self._end(container)
+            container.end()
+
+    def _make_ahead(self) -> None:
+        key = self._births.next_key()
+        if key in self._plans:
+            self._births.make_ahead(key, self._plans[key])
 
     def _keep_plan(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         if len(self._plans) >= KEPT_PLANS:
@@ -141,66 +145,31 @@ class Spawner:
         protocol.send(reply, {})
 
     def _create(self, message: Message, fds: list[int], reply: socket.socket) -> None:
-        """Make a container; its init reports on the same conversation when it stands."""
-        plan = self._plans.get(message["plan"])
+        """Make a container; unless it is ready, its init says so on the same conversation."""
+        key = message["plan"]
+        plan = self._plans.get(key)
         if plan is None:
             protocol.send(reply, {"unknown_plan": True})
             return
-        group = self._parent.create(message["id"], plan["limits"])
-        root = None
-        try:
-            if plan["host_tree"] >= 0:
-                self._trees.add_host(fds[1 + plan["host_tree"]])
-            root = self._trees.make(plan)
-            pid, pidfd = self._clone(plan, fds, reply, root, group)
-        except OSError:
-            self._remove(group)
-            if root is not None:
-                root.rw_layer.close()
-            raise
-        finally:
-            if root is not None:
-                root.close_start()
-        self._containers[message["id"]] = _Container(pid, pidfd, root.rw_layer, group)
-        protocol.send(reply, {"pid": pid})
-
-    def _clone(
-        self, plan: Message, fds: list[int], reply: socket.socket, root: Root, group: Group
-    ) -> tuple[int, int]:
-        go_fd = os.eventfd(0)
-        try:
-            flags = plan["namespaces"]
-            if group.into_fd is not None:
-                # from a cgroup namespace of its own, init could not clone a command into the group
-                # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
-                flags &= ~syscalls.CLONE_NEWCGROUP
-            pid, pidfd = syscalls.clone3(flags)
-            if pid == 0:
-                init.main(init.Start(plan, fds[0], fds[1:], reply, root, go_fd, group))
-            try:
-                for name in ("uid_map", "gid_map"):
-                    namespaces.write_map(f"/proc/{pid}/{name}", plan[name])
-                os.eventfd_write(go_fd, 1)
-            except OSError:
-                _kill_and_reap(pid, pidfd)
-                os.close(pidfd)
-                raise
-        finally:
-            os.close(go_fd)
-        return pid, pidfd
+        container, is_ready = self._births.create(key, plan, fds, reply)
+        self._containers[container.container_id] = container
+        answer = {"id": container.container_id, "pid": container.pid}
+        ready = {"ready": True} if is_ready else {}
+        protocol.send(reply, {**answer, **ready}, [container.control.fileno()])
+        container.control.close()
 
     def _kill(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Kill every process of a container; its rw layer stays until it is released."""
-        self._end(self._find(message))
+        self._find(message).end()
         if message["release"]:
-            self._drop(message["id"])
+            self._births.dispose(self._containers.pop(message["id"]))
         protocol.send(reply, {})
 
     def _release(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""
-        if message["id"] in self._containers:
-            self._end(self._containers[message["id"]])
-            self._drop(message["id"])
+        container = self._containers.pop(message["id"], None)
+        if container is not None:
+            self._births.dispose(container)
         protocol.send(reply, {})
 
     def _status(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
@@ -209,7 +178,7 @@ class Spawner:
             ended = select.poll()
             ended.register(container.pidfd, select.POLLIN)
             if ended.poll(message["wait_s"] * 1000):
-                self._end(container)
+                container.end()
         protocol.send(reply, {"status": container.status, "stats": container.group.read()})
 
     def _send_upper(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
@@ -228,27 +197,8 @@ class Spawner:
         finally:
             os.close(tree_fd)
 
-    def _find(self, message: Message) -> _Container:
+    def _find(self, message: Message) -> Container:
         try:
             return self._containers[message["id"]]
         except KeyError:
             raise OSError(errno.ESRCH, "no such container", message["id"]) from None
-
-    def _end(self, container: _Container) -> None:
-        if container.status is None:
-            container.status = _kill_and_reap(container.pid, container.pidfd)
-
-    def _drop(self, container_id: str) -> None:
-        container = self._containers.pop(container_id)
-        os.close(container.pidfd)
-        container.rw_layer.close()
-        self._remove(container.group)
-
-    def _remove(self, group: Group) -> None:
-        self._busy_groups = [group for group in [*self._busy_groups, group] if not group.remove()]
-
-
-def _kill_and_reap(pid: int, pidfd: int) -> int:
-    """Kill an init; returns when its whole pid namespace is gone (pid_namespaces(7))."""
-    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]

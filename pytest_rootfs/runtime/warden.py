@@ -127,7 +127,13 @@ class Warden:
                 if os.getppid() != warden_pid:
                     os._exit(1)
                 layers = self._layers_tree() if self._is_rootful else self._layers_path
-                spawner.main(fds[0], (unshared_w, mapped_r), layers, self._parent)
+                spawner.main(
+                    fds[0],
+                    (unshared_w, mapped_r),
+                    layers,
+                    self._parent,
+                    makes_ahead=message["makes_ahead"],
+                )
             finally:
                 os._exit(1)
         os.close(unshared_w)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from features import needs
 
 TESTS = """
     import pytest
@@ -41,39 +42,47 @@ def test_unsupported_host_may_fail(
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
 
 
+LIMITED = """
+    import pytest
+    pytestmark = pytest.mark.container(memory="64M")
+
+    def test_one(container): pass
+    def test_two(container): pass
+"""
+
+
+@pytest.fixture
+def _no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ROOTFS_CGROUP", "/nonexistent")
+
+
+@needs("userns")
+@pytest.mark.usefixtures("_no_cgroups")
 def test_missing_limit_is_an_error(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(
-        """
-        import pytest
-        from pytest_rootfs.engine import Engine
-        from pytest_rootfs.errors import LimitUnavailable
+    pytester.makepyfile(LIMITED)
 
-        @pytest.fixture(autouse=True)
-        def no_limits(monkeypatch):
-            def start(*_, **__): raise LimitUnavailable("no memory limit here", hint="do this")
-            monkeypatch.setattr(Engine, "start", start)
-        """
-    )
-    pytester.makepyfile("def test_it(container): pass")
+    result = pytester.runpytest_subprocess("--rootfs-unsupported=skip")
 
-    result = pytester.runpytest_subprocess()
-
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["E  *LimitUnavailable: no memory limit here", "E  *hint: do this"])
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["E  *LimitUnavailable: the limit memory=*", "*hint: *"])
 
 
+@needs("userns")
+@pytest.mark.usefixtures("_no_cgroups")
 def test_missing_limit_may_be_a_warning(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(
-        """
-        def pytest_rootfs_container_started(item, container):
-            item.config.pluginmanager  # any item
-            from pytest_rootfs.plugin import SESSION
-            item.config.stash[SESSION].engine._warn("the limit memory is not enforced")
-        """
-    )
-    pytester.makepyfile("def test_it(container): pass")
+    pytester.makepyfile(LIMITED)
 
     result = pytester.runpytest_subprocess("--rootfs-limits=best-effort")
 
-    result.assert_outcomes(passed=1, warnings=1)
-    result.stdout.fnmatch_lines(["*PytestWarning: the limit memory is not enforced"])
+    result.assert_outcomes(passed=2, warnings=1)
+    result.stdout.fnmatch_lines(["*PytestWarning: the limit memory is not enforced*"])
+
+
+@needs("userns")
+@pytest.mark.usefixtures("_no_cgroups")
+def test_missing_limit_may_be_ignored(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(LIMITED)
+
+    result = pytester.runpytest_subprocess("--rootfs-limits=off", "-W", "error")
+
+    result.assert_outcomes(passed=2)

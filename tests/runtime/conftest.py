@@ -34,7 +34,8 @@ class Start(Protocol):
 
     def __call__(
         self, image: Image | str = ..., *, name: str | None = ..., **options: object
-    ) -> Container: ...
+    ) -> Container:
+        """Start it."""
 
 
 def fail_on_warning(text: str) -> None:
@@ -44,7 +45,9 @@ def fail_on_warning(text: str) -> None:
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Give one engine to all; its store lives as long as the session."""
-    settings = EngineSettings(store=tmp_path_factory.mktemp("runtime") / "store")
+    settings = EngineSettings(
+        store=tmp_path_factory.mktemp("runtime") / "store", makes_ahead=False
+    )
     engine = Engine(settings, warn=fail_on_warning)
     yield engine
     engine.close()

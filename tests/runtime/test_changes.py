@@ -259,9 +259,7 @@ def test_diff_of_the_same(container: Container) -> None:
 def test_diff_of_an_added_file(container: Container) -> None:
     container.run("echo new > /data/new")
 
-    assert container.diff("/data/new") == (
-        "--- /dev/null\n+++ b/data/new\n@@ -0,0 +1 @@\n+new\n"
-    )
+    assert container.diff("/data/new") == ("--- /dev/null\n+++ b/data/new\n@@ -0,0 +1 @@\n+new\n")
 
 
 def test_diff_of_a_deleted_file(container: Container) -> None:

@@ -22,8 +22,10 @@ import json, sys, time
 from pathlib import Path
 from pytest_rootfs.engine import Engine, EngineSettings
 
-engine = Engine(EngineSettings(store=Path(sys.argv[1])), warn=print)
-containers = [engine.start("scratch"), engine.start("minimal")]
+engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=True), warn=print)
+engine.start("minimal").close()
+containers = [engine.start("scratch"), engine.start("minimal"), engine.start("minimal")]
+containers.append(engine.start("minimal"))  # handed over; one more is made ahead
 sleeper = containers[1].popen(["sleep", "300"])
 containers[1].run("sleep 301 >/dev/null 2>&1 &")
 warden = engine.session._process.pid
@@ -41,7 +43,9 @@ def session(engine: Engine) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
     def start() -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", SESSION, str(engine.store.root)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SESSION, str(engine.store.root)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         started.append(process)
         return process

@@ -13,13 +13,15 @@ from pytest_rootfs.runtime.path import ContainerPath
 FILES = ["a.py", "b.txt", ".hidden", "[x]", "d/a.py", "d/e/a.py", "d/e/f/c.txt", "d/.h/a.py"]
 PATTERNS = [
     "*", "*.py", "a.py", "nonesuch", "d/*", "d/*.py", "*/a.py", "*/*", "**/*", "**/*.py", "**/a.py",
-    "d/**/*.py", "d/**/a.py", "**/e/*", "**/e/**/*.txt", "?.py", "[ab].*", "[!a].*", "[[]x]", "link/*",
-    "d/e/../*", "*/e/f/c.txt", ".*", "d/.h/*", "loop/*", "**/**/a.py", "b.txt/*",
+    "d/**/*.py", "d/**/a.py", "**/e/*", "**/e/**/*.txt", "?.py", "[ab].*", "[!a].*", "[[]x]",
+    "link/*", "d/e/../*", "*/e/f/c.txt", ".*", "d/.h/*", "loop/*", "**/**/a.py", "b.txt/*",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def trees(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ContainerPath, Path]]:
+def trees(
+    engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[ContainerPath, Path]]:
     """Give one tree twice: in a container without a program, and its copy on the host."""
     host = tmp_path_factory.mktemp("trees") / "copy"
     with engine.start("scratch") as container:

@@ -68,9 +68,9 @@ def test_closed_container_refuses(container: Container) -> None:
     for call in (
         lambda: container.run(["true"]),
         lambda: container.popen(["true"]),
-        lambda: path.exists(),
-        lambda: container.stats(),
-        lambda: container.pack_layer(),
+        path.exists,
+        container.stats,
+        container.pack_layer,
     ):
         with pytest.raises(ContainerDied, match="is closed"):
             call()
@@ -291,9 +291,7 @@ def test_mounts_may_be_nested(start: Start, tmp_path: Path) -> None:
     (tmp_path / "inner").write_text("inner")
     (tmp_path / "outer/place").touch()
 
-    container = start(
-        mounts=[(tmp_path / "outer", "/mnt/o"), (tmp_path / "inner", "/mnt/o/place")]
-    )
+    container = start(mounts=[(tmp_path / "outer", "/mnt/o"), (tmp_path / "inner", "/mnt/o/place")])
 
     assert container.path("/mnt/o/place").read_text() == "inner"
 
@@ -309,7 +307,7 @@ def test_strange_names_can_be_mounted(start: Start, tmp_path: Path, name: str) -
 
 
 def test_missing_source_of_a_mount(engine: Engine, start: Start, tmp_path: Path) -> None:
-    with pytest.raises(ContainerError, match="cannot mount .*nonesuch: No such file"):
+    with pytest.raises(ContainerError, match=r"cannot mount .*nonesuch: No such file"):
         start(mounts=[(tmp_path / "nonesuch", "/mnt/here")])
 
     assert engine.containers == []

@@ -76,7 +76,6 @@ def test_command_that_survives_tells_too(start: Start) -> None:
 def test_container_survives_too_much_memory(start: Start) -> None:
     container = start(memory="32M")
     with pytest.raises(CommandFailed):
-        container.run(["head", "-c", "100M", "/dev/zero"], stdout=None, timeout=10)
         container.run(f"x=$({EAT_MEMORY}); exit 1")
 
     assert container.run(["echo", "alive"]).stdout == "alive\n"
@@ -211,7 +210,9 @@ def test_figures_without_cgroup_are_none(lenient: Engine) -> None:
 
 
 def test_disk_limit_needs_no_cgroup(strict: Engine) -> None:
-    with strict.start("minimal", options=ContainerOptions.from_keywords({"disk": "1M"})) as container:
+    with strict.start(
+        "minimal", options=ContainerOptions.from_keywords({"disk": "1M"})
+    ) as container:
         done = container.run("head -c 2M /dev/zero > /tmp/file", check=False)
 
     assert "No space left on device" in done.stderr

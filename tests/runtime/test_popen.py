@@ -202,6 +202,8 @@ def test_terminal_can_be_resized(container: Container) -> None:
 
 
 def test_process_without_terminal_cannot_be_resized(container: Container) -> None:
-    with container.popen(["true"]) as process:
-        with pytest.raises(ValueError, match="no terminal"):
-            process.resize(1, 1)
+    with (
+        container.popen(["true"]) as process,
+        pytest.raises(ValueError, match="no terminal"),
+    ):
+        process.resize(1, 1)

@@ -101,7 +101,8 @@ def test_bad_values_name_the_key(key: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/", "//", "/proc", "/proc/sys", "/sys/x", "/dev", "/dev/null", "/a/../proc", "/dev/"]
+    "target",
+    ["/", "//", "/proc", "/proc/sys", "/sys/x", "/dev", "/dev/null", "/a/../proc", "/dev/"],
 )
 @pytest.mark.parametrize("key", ["mounts", "tmpfs"])
 def test_system_folders_cannot_be_mounted_over(key: str, target: str) -> None:
@@ -128,7 +129,7 @@ def test_unlike_keyword_names_the_accepted_ones_only() -> None:
 
 
 def test_misspelt_capability_names_the_closest() -> None:
-    with pytest.raises(ValueError, match="CHWON.*CHOWN"):
+    with pytest.raises(ValueError, match=r"CHWON.*CHOWN"):
         parse({"capabilities": ["CAP_CHWON"]})
 
 
@@ -160,7 +161,10 @@ def test_relative_source_starts_here(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 @given(st.dictionaries(st.sampled_from(["memory", "pids", "user", "tmpfs", "env"]), st.text()))
 def test_any_text_is_taken_or_refused_by_name(keywords: dict[str, object]) -> None:
+    refusal = ""
     try:
         parse(keywords)
     except ValueError as error:
-        assert any(str(error).startswith(key) for key in keywords)
+        refusal = str(error)
+
+    assert not refusal or any(refusal.startswith(key) for key in keywords)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_rootfs.errors import CommandTimeout, ContainerError
 from pytest_rootfs.runtime.container import Container
-
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from conftest import Start
@@ -29,7 +28,7 @@ def test_late_command_raises_with_its_output(container: Container) -> None:
     assert isinstance(error, TimeoutError)
     assert isinstance(error, subprocess.TimeoutExpired)
     assert isinstance(error, ContainerError)
-    assert (error.timeout, error.stdout, error.stderr) == (0.1, "out\n", "err\n")
+    assert [error.timeout, error.stdout, error.stderr] == [0.1, "out\n", "err\n"]
     assert "did not end within 0.1 s and was killed" in str(error)
     assert time.monotonic() - began < 2
 

@@ -1,0 +1,187 @@
+"""Make containers for the spawner: on demand, and the next one ahead.
+
+While a test runs, the container that the next test will probably ask for is made and waits, ready:
+the one with the plan that followed last time on the plan just used. Asked for, it is handed over at
+once; when something else is asked for, it is killed. There is at most one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from pytest_rootfs.kernel import namespaces, syscalls
+from pytest_rootfs.runtime import init, protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_rootfs.kernel.cgroups import Group, Parent
+    from pytest_rootfs.runtime.protocol import Message
+    from pytest_rootfs.runtime.root_trees import RootTrees, RwLayer
+
+KEPT_SUCCESSIONS = 256
+
+
+class Container:
+    """What the spawner keeps of a container."""
+
+    __slots__ = ("container_id", "control", "group", "pid", "pidfd", "rw_layer", "status")
+
+    def __init__(
+        self,
+        container_id: str,
+        control: socket.socket,
+        group: Group,
+        rw_layer: RwLayer,
+        process: tuple[int, int],
+    ) -> None:
+        self.container_id = container_id
+        self.control = control
+        """The far end of init's socket, until pytest has it."""
+        self.group = group
+        self.rw_layer = rw_layer
+        self.pid, self.pidfd = process
+        self.status: int | None = None
+        """The exit status of its init as waitpid(2) gives it, once it is dead."""
+
+    def end(self) -> None:
+        """Kill every process; returns when the pid namespace is gone. Idempotent."""
+        if self.status is None:
+            self.status = kill_and_reap(self.pid, self.pidfd)
+
+    def close(self) -> None:
+        """Give up what is kept of a dead container, but for its cgroups."""
+        self.control.close()
+        os.close(self.pidfd)
+        self.rw_layer.close()
+
+
+class Births:
+    """Makes the containers of one session."""
+
+    def __init__(self, trees: RootTrees, parent: Parent) -> None:
+        self._trees = trees
+        self._parent = parent
+        self._last_key = ""
+        self._successors: dict[str, str] = {}
+        """Which plan was asked for after which: what will be asked for next."""
+        self._ahead: tuple[str, Container, socket.socket] | None = None
+        self._busy_groups: list[Group] = []
+
+    def create(
+        self, key: str, plan: Message, tree_fds: Sequence[int], reply: socket.socket
+    ) -> tuple[Container, bool]:
+        """Return a container of a plan, and whether it is ready; else its init tells `reply`."""
+        container = self._take_ahead(key)
+        is_ready = container is not None
+        if container is None:
+            container = self._make(plan, tree_fds, reply, is_ahead=False)
+        if len(self._successors) >= KEPT_SUCCESSIONS:
+            self._successors.clear()
+        self._successors[self._last_key] = key
+        self._last_key = "" if tree_fds else key
+        return container, is_ready
+
+    def next_key(self) -> str | None:
+        """Return the plan of the container to be made ahead, None if there is none to be made."""
+        return None if self._ahead is not None else self._successors.get(self._last_key)
+
+    def make_ahead(self, key: str, plan: Message) -> None:
+        """Make the next container; what fails now is reported when somebody asks for it."""
+        own, far = protocol.pair()
+        with far:
+            try:
+                container = self._make(plan, (), far, is_ahead=True)
+            except OSError:
+                own.close()
+                self._successors.pop(self._last_key, None)
+                return
+        self._ahead = key, container, own
+
+    def discard_ahead(self) -> None:
+        """Kill the container that nobody has asked for."""
+        if self._ahead is not None:
+            (_, container, conversation), self._ahead = self._ahead, None
+            conversation.close()
+            self.dispose(container)
+
+    def dispose(self, container: Container) -> None:
+        """Kill a container and give up all that is kept of it."""
+        container.end()
+        container.close()
+        self._remove(container.group)
+
+    def _take_ahead(self, key: str) -> Container | None:
+        if self._ahead is None or self._ahead[0] != key:
+            self.discard_ahead()
+            return None
+        (_, container, conversation), self._ahead = self._ahead, None
+        with conversation:
+            message, _ = protocol.receive(conversation)
+        if message is None or "ready" not in message:
+            self.dispose(container)
+            return None
+        return container
+
+    def _make(
+        self, plan: Message, tree_fds: Sequence[int], reply: socket.socket, *, is_ahead: bool
+    ) -> Container:
+        container_id = os.urandom(6).hex()
+        group = self._parent.create(container_id, plan["limits"])
+        root = None
+        own, far = protocol.pair()
+        try:
+            if plan["host_tree"] >= 0 and tree_fds:
+                self._trees.add_host(tree_fds[plan["host_tree"]])
+            root = self._trees.make(plan)
+            start = init.Start(plan, far, reply, tree_fds, root, group, is_ahead=is_ahead)
+            process = _clone(start)
+        except OSError:
+            own.close()
+            self._remove(group)
+            if root is not None:
+                root.rw_layer.close()
+            raise
+        finally:
+            far.close()
+            if root is not None:
+                root.close_start()
+        return Container(container_id, own, group, root.rw_layer, process)
+
+    def _remove(self, group: Group) -> None:
+        self._busy_groups = [group for group in [*self._busy_groups, group] if not group.remove()]
+
+
+def _clone(start: init.Start) -> tuple[int, int]:
+    """Fork an init into its namespaces; return its pid and pidfd."""
+    plan = start.plan
+    go_fd = os.eventfd(0)
+    try:
+        flags = plan["namespaces"]
+        if start.group.into_fd is not None:
+            # from a cgroup namespace of its own, init could not clone a command into the group
+            # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
+            flags &= ~syscalls.CLONE_NEWCGROUP
+        pid, pidfd = syscalls.clone3(flags)
+        if pid == 0:
+            init.main(start, go_fd)
+        try:
+            for name in ("uid_map", "gid_map"):
+                namespaces.write_map(f"/proc/{pid}/{name}", plan[name])
+            os.eventfd_write(go_fd, 1)
+        except OSError:
+            kill_and_reap(pid, pidfd)
+            os.close(pidfd)
+            raise
+    finally:
+        os.close(go_fd)
+    return pid, pidfd
+
+
+def kill_and_reap(pid: int, pidfd: int) -> int:
+    """Kill an init; returns when its whole pid namespace is gone (pid_namespaces(7))."""
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
