@@ -192,10 +192,13 @@ class Settings:
 def default_store(environ: Mapping[str, str]) -> Path:
     """Return the folder of the store when neither an option nor the ini file names one."""
     if chosen := environ.get("PYTEST_ROOTFS_STORE"):
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()
     cache = environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification: a relative path is to be ignored.
-    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "pytest-rootfs"
+    if not os.path.isabs(cache):  # the XDG specification: a relative path is to be ignored
+        cache = os.path.expanduser("~/.cache")
+    if not os.path.isabs(cache):  # no $HOME, no entry in /etc/passwd; Debian gives such users this
+        cache = "/nonexistent/.cache"
+    return Path(cache) / "pytest-rootfs"
 
 
 def _value(sources: Sources, name: str, default: object) -> tuple[str, object]:
@@ -232,7 +235,7 @@ def _folder(sources: Sources, name: str) -> Path | None:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError(f"{key}={value!r} is not a folder")
     base = sources.invocation_dir if key.startswith("--") else sources.ini_dir
-    return base / Path(value).expanduser()
+    return base / os.path.expanduser(value)
 
 
 def _defaults(sources: Sources) -> dict[str, object]:

@@ -200,13 +200,13 @@ class Session:
         self._item = self.attempt = self._keeper = None
         if engine is None:
             return
-        self._remember_digests()
         from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  the engine has it imported
 
         try:
             engine.close()
         except (RootfsError, OSError) as error:
             self._trouble.append(f"the session could not be closed: {error}")
+        self._remember_digests()
 
     def _make_engine(self) -> Engine:
         if sys.platform != "linux":

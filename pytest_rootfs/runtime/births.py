@@ -8,6 +8,7 @@ once; when something else is asked for, it is killed. There is at most one.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 
@@ -46,6 +47,13 @@ class Container:
         self.pid, self.pidfd = process
         self.status: int | None = None
         """The exit status of its init as waitpid(2) gives it, once it is dead."""
+
+    @property
+    def is_dead(self) -> bool:
+        """Tell whether init has ended by itself."""
+        ended = select.poll()
+        ended.register(self.pidfd, select.POLLIN)
+        return bool(ended.poll(0))
 
     def end(self) -> None:
         """Kill every process; returns when the pid namespace is gone. Idempotent."""
@@ -121,7 +129,7 @@ class Births:
         (_, container, conversation), self._ahead = self._ahead, None
         with conversation:
             message, _ = protocol.receive(conversation)
-        if message is None or "ready" not in message:
+        if message is None or "ready" not in message or container.is_dead:
             self.dispose(container)
             return None
         return container

@@ -84,7 +84,8 @@ class Process:
     """A command under way, like `subprocess.Popen`.
 
     `pid` is the container's. Streams that were piped are file objects, text or bytes as asked for.
-    Leaving the `with` block kills nothing: it closes the streams and waits, as `subprocess` does.
+    Leaving the `with` block closes the streams and waits, as `subprocess` does; leaving it by an
+    exception kills the command first, so that a failed assertion does not wait for a daemon.
     """
 
     def __init__(
@@ -225,10 +226,10 @@ class Process:
         """Return the process."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the streams and wait."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the streams and wait, unless the block has failed: its error must be seen."""
         self._close_streams()
-        if self.returncode is None:
+        if self.returncode is None and kind is None:
             self.wait()
         self.close()
 

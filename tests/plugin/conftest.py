@@ -15,6 +15,13 @@ import pytest
 Record = dict[str, Any]  # Any: JSON
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what runs a whole pytest of its own."""
+    for item in items:
+        if "pytester" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _laptop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the inner runs be those of a person, not of CI, whatever runs the outer one."""

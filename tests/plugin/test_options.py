@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def test_defaults_are_those_of_the_interface() -> None:
         "images": ("minimal",),
         "image_folders": (ROOT / "images",),
         "keep": "failed",
+        "makes_ahead": True,
         "keep_count": 20,
         "keep_size_bytes": 2 << 30,
         "output": None,
@@ -42,6 +44,7 @@ def test_defaults_are_those_of_the_interface() -> None:
         "limits": "strict",
         "unsupported": "skip",
         "shell": False,
+        "makes_ahead": True,
         "defaults": {},
     }
 
@@ -83,6 +86,13 @@ def test_store_defaults_to_environment(tmp_path: Path) -> None:
     # XDG: "if relative, ignore it"
     home_cache = Path.home() / ".cache" / "pytest-rootfs"
     assert default_store({"XDG_CACHE_HOME": "c"}) == default_store({}) == home_cache
+
+
+def test_user_without_a_home_needs_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+
+    assert default_store({}) == Path("/nonexistent/.cache/pytest-rootfs")
 
 
 @pytest.mark.parametrize(

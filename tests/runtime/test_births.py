@@ -92,6 +92,8 @@ def test_killed_waiting_container_is_made_anew(ahead: Engine) -> None:
     waiting = wait_for_one_ahead(spawner)
 
     os.kill(waiting, signal.SIGKILL)
+    while Path(f"/proc/{waiting}/stat").read_text().rpartition(") ")[2][0] != "Z":
+        time.sleep(0.001)
 
     with ahead.start("minimal") as container:
         assert container.run(["echo", "here"]).stdout == "here\n"

@@ -208,8 +208,9 @@ def test_new_processes_after_the_old_are_lost(engine: Engine) -> None:
     second = Engine(EngineSettings(store=engine.settings.store), warn=pytest.fail)
     try:
         lost = second.start("minimal")
-        second.session._process.kill()
-        second.session._process.wait()
+        process = second.session._process
+        process.kill()
+        process.wait()
         with pytest.raises(ContainerDied):
             lost.run(["true"])
 
