@@ -227,10 +227,13 @@ class Process:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close the streams and wait, unless the block has failed: its error must be seen."""
+        """Close the streams and wait; kill instead if the block has failed: that must be seen."""
         self._close_streams()
-        if self.returncode is None and kind is None:
+        if kind is None:
             self.wait()
+        else:
+            with contextlib.suppress(ContainerDied):
+                self.kill()
         self.close()
 
     def __del__(self) -> None:
