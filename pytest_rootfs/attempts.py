@@ -89,8 +89,11 @@ class Report(Protocol):
 class Attempt:
     """The containers that one run of one test used, in the order of their first use."""
 
-    def __init__(self, item: Item, *, keep: Keep, timings: Mapping[str, float]) -> None:
+    def __init__(
+        self, item: Item, *, keep: Keep, timings: Mapping[str, float], with_figures: bool
+    ) -> None:
         self.item = item
+        self._with_figures = with_figures
         self.keep = keep
         self.timings = timings
         self.containers: list[Container] = []
@@ -124,6 +127,18 @@ class Attempt:
             except Exception as error:
                 logger.debug("failure not kept", exc_info=True)
                 report.sections.append(("rootfs failure", f"not kept: {first_line(error)}"))
+        elif report.when == "teardown":
+            report.user_properties.extend(self._properties())
+
+    def _properties(self) -> list[tuple[str, object]]:
+        """Return what JUnit gets of a test that has passed."""
+        images = dict.fromkeys(each.built.name for each in self.containers)
+        properties: list[tuple[str, object]] = [("rootfs_image", ", ".join(images))]
+        if self._with_figures:
+            figures = [each.stats().memory_peak_bytes for each in self.containers]
+            if peaks := [figure for figure in figures if figure is not None]:
+                properties.append(("rootfs_memory_peak", max(peaks)))
+        return properties
 
     def finish(self, report: Report, tell_closed: Callable[[Container], None]) -> None:
         """Let go of the rw layers of containers that are closed; the others live on."""

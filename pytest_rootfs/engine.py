@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from pytest_rootfs.image import Image
 from pytest_rootfs.image.references import resolve
 from pytest_rootfs.kernel import cgroups
 from pytest_rootfs.runtime import launch, protocol
-from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
+from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.ids import Ids, find_ids
 from pytest_rootfs.runtime.plan import Plan, make_plan
@@ -43,6 +42,9 @@ class EngineSettings:
     store: Path
     limits: Literal["strict", "best-effort", "off"] = "strict"
     image_folders: tuple[Path, ...] = ()
+    resolve_hook: Callable[[str], Image | None] | None = None
+    """Asked first what a reference means; None from it means that others decide."""
+
     makes_ahead: bool = True
     """Whether the next container is made while a test runs; never on a single core."""
 
@@ -87,8 +89,12 @@ class Engine:
         """The builder of images in the store."""
         with self._lock:
             if self._builder is None:
-                folders = self.settings.image_folders
-                self._builder = Builder(self.store, BuildSteps(self), folders=folders)
+                self._builder = Builder(
+                    self.store,
+                    BuildSteps(self),
+                    folders=self.settings.image_folders,
+                    hook=self.settings.resolve_hook,
+                )
             return self._builder
 
     @property
@@ -131,7 +137,13 @@ class Engine:
 
     def resolve(self, reference: str) -> Image:
         """Return the image that a reference names; raises ImageNotFound."""
-        return resolve(reference, store=self.store, folders=self.settings.image_folders)
+        settings = self.settings
+        return resolve(
+            reference,
+            store=self.store,
+            folders=settings.image_folders,
+            hook=settings.resolve_hook,
+        )
 
     def start(
         self,
@@ -217,7 +229,7 @@ class Engine:
             trees.extend(_tree_of(session, mount) for mount in options.mounts or ())
             if plan.content["host_tree"] >= 0:
                 trees.append(session.tree("/", readonly=True, recursive=False))
-            created = _create(session, plan, trees)
+            created = session.create(plan.key, plan.content, trees)
         finally:
             protocol.close_all(trees)
         home = RwLayer(
@@ -311,50 +323,6 @@ class Engine:
     def _forget(self, container: Container) -> None:
         with contextlib.suppress(ValueError):
             self.containers.remove(container)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Created:
-    """A container as the spawner hands it over."""
-
-    container_id: str
-    pid: int
-    peer: Peer
-
-
-def _create(session: Session, plan: Plan, tree_fds: Sequence[int]) -> _Created:
-    """Have a container made; returns when it is ready."""
-    conversation = session.create(plan.key, plan.content, tree_fds)
-    answers: dict[str, Any] = {}
-    peer_fds: list[int] = []
-    try:
-        while not answers.keys() >= {"id", "ready"}:  # spawner and init answer, in either order
-            answer, fds = conversation.receive()
-            answers.update(answer)
-            peer_fds += fds
-            if "unknown_plan" in answer:
-                session.forget_plans()
-                return _create(session, plan, tree_fds)
-    except (StepFailed, PeerGone) as error:
-        protocol.close_all(peer_fds)
-        reason = f": {error}" if isinstance(error, StepFailed) else ", it died meanwhile"
-        if "id" in answers:
-            reason += _give_up(session, str(answers["id"]))
-        elif isinstance(error, PeerGone):
-            raise  # the spawner is gone
-        raise ContainerError(f"the container cannot be started{reason}") from error
-    finally:
-        conversation.close()
-    peer = Peer(socket.socket(fileno=peer_fds[0]))
-    return _Created(container_id=str(answers["id"]), pid=int(answers["pid"]), peer=peer)
-
-
-def _give_up(session: Session, container_id: str) -> str:
-    """Dispose of a container that did not start; return how its init ended, for the message."""
-    message = {"op": "status", "id": container_id, "wait_s": 1}
-    status: Any = session.spawner.call(message)[0]["status"]
-    session.spawner.call({"op": "release", "id": container_id})
-    return "" if status is None else f" (wait status {status})"
 
 
 def _hostname(name: str | None, options: ContainerOptions) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from pytest_rootfs.attempts import Attempt, Item, Note, Report
@@ -70,7 +70,7 @@ class Session:
     def resolve(self, reference: str) -> Image:
         """Return the image that a reference means, asking the hook first."""
         if reference not in self._images:
-            self._images[reference] = self._resolve(reference)
+            self._images[reference] = self.engine.resolve(reference)
         return self._images[reference]
 
     def start(
@@ -222,20 +222,22 @@ class Session:
             store=self.settings.store,
             limits=self.settings.limits,
             image_folders=self.settings.image_folders,
+            resolve_hook=self._ask_hook if self._hears("pytest_rootfs_resolve_image") else None,
             makes_ahead=self.settings.makes_ahead,
         )
         engine = Engine(settings, warn=self._warn)
         engine.use_listener = self.used
         return engine
 
-    def _resolve(self, reference: str) -> Image:
-        if self._hears("pytest_rootfs_resolve_image"):
-            found = self._config.hook.pytest_rootfs_resolve_image(
-                config=self._config, reference=reference
-            )
-            if found is not None:
-                return self.engine.resolve(found) if isinstance(found, str) else found
-        return self.engine.resolve(reference)
+    def _ask_hook(self, reference: str) -> Image | None:
+        found = self._config.hook.pytest_rootfs_resolve_image(
+            config=self._config, reference=reference
+        )
+        if isinstance(found, str):
+            from pytest_rootfs.image import Image  # noqa: PLC0415  the engine has it imported
+
+            return Image(found)
+        return cast("Image | None", found)  # what a hook returns is its author's word
 
     def _note_use(self, container: Container, keep: Keep | None = None) -> None:
         if self._item is None:
@@ -250,7 +252,13 @@ class Session:
         from pytest_rootfs import attempts, marks  # noqa: PLC0415  first container
 
         keep = marks.keep_of(item.iter_markers("container"))
-        return attempts.Attempt(item, keep=keep or self.settings.keep, timings=self._timings)
+        return attempts.Attempt(
+            item,
+            keep=keep or self.settings.keep,
+            timings=self._timings,
+            # figures of passed tests cost each of them a look at the cgroups
+            with_figures=bool(item.config.getoption("xmlpath", None)),
+        )
 
     def _get_keeper(self) -> Keeper:
         if self._keeper is None:

@@ -97,7 +97,7 @@ def _dispatch(arguments: list[str]) -> int:
     parser.add_argument(
         "--store",
         metavar="DIR",
-        help="the store (default: $PYTEST_ROOTFS_STORE, else rootfs_store of the project's pytest "
+        help="the store (default: rootfs_store of the project's pytest "
         "configuration, else $XDG_CACHE_HOME/pytest-rootfs)",
     )
     verb.configure(parser)

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def store_root(args: argparse.Namespace) -> Path:
-    """Return the folder of the store: `--store`, the environment, the project, the default."""
+    """Return the folder of the store: `--store`, the project, the environment, the default."""
     if args.store:
         return Path(args.store).absolute()
-    if not os.environ.get("PYTEST_ROOTFS_STORE") and (project := find_project(Path.cwd())).store:
-        return project.store
+    if project_store := find_project(Path.cwd()).store:
+        return project_store
     return default_store(os.environ)
 
 

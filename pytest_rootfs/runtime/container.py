@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from pytest_rootfs import settings, textdiff
 from pytest_rootfs.changeset import Changes
-from pytest_rootfs.errors import ContainerDied, ContainerError, shown
+from pytest_rootfs.errors import ArchiveRejected, ContainerDied, ContainerError, shown
 from pytest_rootfs.runtime import copying, launch, runs
 from pytest_rootfs.runtime.agent import Agent
-from pytest_rootfs.runtime.client import Peer
+from pytest_rootfs.runtime.client import Peer, StepFailed
 from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call, Stream
 from pytest_rootfs.runtime.path import ContainerPath, absolute
@@ -182,7 +182,11 @@ class Container:
         self._require_rw_layer()
         self._home.touch(self)
         patterns = [ignore] if isinstance(ignore, str) else list(ignore)
-        changes = self._home.changes(self)
+        try:
+            changes = self._home.changes(self)
+        except (StepFailed, ArchiveRejected):  # files vanish or change: again, standing still
+            with self._stopped():
+                changes = self._home.changes(self)
         return changes.ignoring(patterns) if patterns else changes
 
     def diff(self, path: str | os.PathLike[str]) -> str:

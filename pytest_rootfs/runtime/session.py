@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_rootfs import errors
-from pytest_rootfs.errors import HostUnsupported, RootfsError
+from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
 from pytest_rootfs.runtime import ids, protocol
-from pytest_rootfs.runtime.client import Conversation, Peer, PeerGone, StepFailed
+from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
 
 JOB_TIMEOUT_S = 600.0
 APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -30,6 +32,15 @@ _PROGRAM = (
     "import sys; sys.path.insert(0, {package!r}); "
     "from pytest_rootfs.runtime.warden import main; main({fd})"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A container as the spawner hands it over; `pid` is the host's, of its init."""
+
+    container_id: str
+    pid: int
+    peer: Peer
 
 
 class Session:
@@ -66,19 +77,44 @@ class Session:
         """Tell whether warden and spawner still run."""
         return self._process.poll() is None
 
-    def create(self, key: str, plan: Mapping[str, Any], fds: Sequence[int]) -> Conversation:
-        """Ask the spawner for a container.
+    def create(self, key: str, plan: Mapping[str, Any], tree_fds: Sequence[int]) -> Created:
+        """Have a container of a plan made; returns when it is ready.
 
-        One answer has its id, its pid and the socket to its init, one says that it is ready.
+        Raises ContainerError, and then nothing of it is left; PeerGone when the spawner is gone.
         """
         if key not in self._plans:
             self.spawner.call({"op": "plan", "key": key, "plan": plan})
             self._plans.add(key)
-        return self.spawner.ask({"op": "create", "plan": key}, fds)
+        conversation = self.spawner.ask({"op": "create", "plan": key}, tree_fds)
+        answers: dict[str, Any] = {}
+        fds: list[int] = []
+        try:
+            while not answers.keys() >= {"id", "ready"}:  # of spawner and init, in either order
+                answer, given = conversation.receive()
+                answers.update(answer)
+                fds += given
+                if "unknown_plan" in answer:
+                    self._plans.clear()
+                    return self.create(key, plan, tree_fds)
+        except (StepFailed, PeerGone) as error:
+            protocol.close_all(fds)
+            reason = f": {error}" if isinstance(error, StepFailed) else ", it died meanwhile"
+            if "id" in answers:
+                reason += self._give_up(str(answers["id"]))
+            elif isinstance(error, PeerGone):
+                raise
+            raise ContainerError(f"the container cannot be started{reason}") from error
+        finally:
+            conversation.close()
+        peer = Peer(socket.socket(fileno=fds[0]))
+        return Created(container_id=str(answers["id"]), pid=int(answers["pid"]), peer=peer)
 
-    def forget_plans(self) -> None:
-        """Remember that the spawner has dropped its plans."""
-        self._plans.clear()
+    def _give_up(self, container_id: str) -> str:
+        """Dispose of a container that did not start; return how its init ended."""
+        message = {"op": "status", "id": container_id, "wait_s": 1}
+        status: Any = self.spawner.call(message)[0]["status"]
+        self.spawner.call({"op": "release", "id": container_id})
+        return "" if status is None else f" (wait status {status})"
 
     def tree(self, path: str, *, readonly: bool, recursive: bool = True) -> int:
         """Return a detached copy of a host tree; id-mapped when root."""

@@ -44,7 +44,6 @@ def test_defaults_are_those_of_the_interface() -> None:
         "limits": "strict",
         "unsupported": "skip",
         "shell": False,
-        "makes_ahead": True,
         "defaults": {},
     }
 

@@ -45,9 +45,7 @@ def fail_on_warning(text: str) -> None:
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Give one engine to all; its store lives as long as the session."""
-    settings = EngineSettings(
-        store=tmp_path_factory.mktemp("runtime") / "store", makes_ahead=False
-    )
+    settings = EngineSettings(store=tmp_path_factory.mktemp("runtime") / "store", makes_ahead=False)
     engine = Engine(settings, warn=fail_on_warning)
     yield engine
     engine.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied
 
