@@ -32,7 +32,7 @@ from pytest_rootfs.store.store import Store
 
 RESOLV_CONF_BYTES = 65536
 KEPT_PLANS = 256
-_CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids"}
+_CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids", "disk": "disk"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

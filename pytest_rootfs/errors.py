@@ -52,6 +52,20 @@ class RootfsError(Exception):
         hint = f"hint: {self.hint}" if self.hint else ""
         return "\n".join(part for part in (self.what, self.detail, hint) if part)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling, whose default calls the class with `args` alone."""
+        state = {**vars(self), "args": self.args}
+        if isinstance(self, OSError):
+            state |= {"errno": self.errno, "strerror": self.strerror, "filename": self.filename}
+        return _restored, (type(self), state)
+
+
+def _restored(kind: type[RootfsError], state: dict[str, Any]) -> RootfsError:  # Any: attributes
+    error = kind.__new__(kind)
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
+
 
 class HostUnsupported(RootfsError):
     """The machine cannot do what is needed; the hint repairs it."""
@@ -116,6 +130,7 @@ class CommandFailed(ContainerError, subprocess.CalledProcessError):
         self.args = (returncode, command, stdout, stderr)
 
     __str__ = RootfsError.__str__
+    __reduce__ = RootfsError.__reduce__
 
 
 class CommandTimeout(ContainerError, TimeoutError, subprocess.TimeoutExpired):
@@ -142,6 +157,7 @@ class CommandTimeout(ContainerError, TimeoutError, subprocess.TimeoutExpired):
         self.args = (command, timeout, stdout, stderr)
 
     __str__ = RootfsError.__str__
+    __reduce__ = RootfsError.__reduce__
 
 
 class CommandNotFound(ContainerError, FileNotFoundError):
@@ -154,6 +170,7 @@ class CommandNotFound(ContainerError, FileNotFoundError):
         RootfsError.__init__(self, what, detail=detail, hint=hint)
 
     __str__ = RootfsError.__str__
+    __reduce__ = RootfsError.__reduce__
 
 
 class CommandNotExecutable(ContainerError, PermissionError):
@@ -166,6 +183,7 @@ class CommandNotExecutable(ContainerError, PermissionError):
         RootfsError.__init__(self, what, detail=detail, hint=hint)
 
     __str__ = RootfsError.__str__
+    __reduce__ = RootfsError.__reduce__
 
 
 def shown(command: str | Argv) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,10 +72,16 @@ class RwLayer:
         found = (Change(**json.loads(line)) for line in lines.splitlines())
         return Changes(change for change in found if not self._is_of_the_start(change))
 
-    def read_base(self, path: str) -> bytes | None:
-        """Return a file as the image has it; None where it has no file."""
+    def read_base(self, path: str) -> tuple[str, bytes | None]:
+        """Return a path with the image's links resolved, and the file there, None if none is."""
         found, content = self._job_with_output("open_view", {"path": path}, [], self._layers)
-        return content if found["type"] == "file" else None
+        if found["type"] is not None:
+            return str(found["path"]), content if found["type"] == "file" else None
+        folder, name = posixpath.split(path)
+        if not name:
+            return path, None
+        found, _ = self._job_with_output("open_view", {"path": folder}, [], self._layers)
+        return posixpath.join(str(found.get("path", folder)), name), None
 
     def read_changed(self, container: Container, path: str) -> bytes | None:
         """Return a file that the container has changed; None where there is no file."""

@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import features
+import hypothesis
 import leaks
 import pytest
 
 pytest_plugins = ["pytester"]
+
+# one checkout is tested by several users, who cannot share a database of examples
+hypothesis.settings.register_profile("suite", database=None)
+hypothesis.settings.load_profile("suite")
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 
 import pytest
@@ -106,3 +107,21 @@ def test_unstartable_commands_are_os_errors(
 
 def test_missing_limit_is_a_missing_feature_of_the_host() -> None:
     assert issubclass(LimitUnavailable, HostUnsupported)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.CommandFailed(["x"], 3, stdout="out", reason="why"),
+        errors.CommandTimeout("sleep 9", 1.5, stderr=b"err"),
+        errors.CommandNotFound("no program 'x'", program="x", hint="look"),
+        errors.CommandNotExecutable("/x cannot be executed", program="/x"),
+        errors.ImageNotFound("no image", detail="looked here", hint="near"),
+    ],
+)
+def test_errors_survive_pickling(error: errors.RootfsError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)

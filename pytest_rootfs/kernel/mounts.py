@@ -58,7 +58,9 @@ def overlay(lower_fds: Sequence[int], *, upper_fd: int = -1, work_fd: int = -1) 
         syscalls.fsconfig_flag(fs_fd, "userxattr")
         for key, value in OVERLAY_OPTIONS.items():
             syscalls.fsconfig_string(fs_fd, key, value)
-        for fd in lower_fds:
+        if not _set_layer(fs_fd, "lowerdir+", lower_fds[0]):
+            return _old_overlay(lower_fds, upper_fd, work_fd)
+        for fd in lower_fds[1:]:
             _set_layer(fs_fd, "lowerdir+", fd)
         if upper_fd >= 0:
             _set_layer(fs_fd, "upperdir", upper_fd)
@@ -71,14 +73,39 @@ def overlay(lower_fds: Sequence[int], *, upper_fd: int = -1, work_fd: int = -1) 
         os.close(fs_fd)
 
 
-def _set_layer(fs_fd: int, key: str, fd: int) -> None:
+def _set_layer(fs_fd: int, key: str, fd: int) -> bool:
+    """Set a layer; False when this kernel's overlay does not speak the new API at all.
+
+    Linux 6.5 to 6.12 know `lowerdir+` but take no descriptors (EINVAL, EBADF): the magic link is a
+    short path. Before, any option is taken and refused at the end; a descriptor at once.
+    """
     try:
         syscalls.fsconfig_fd(fs_fd, key, fd)
     except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return False
         if error.errno not in (errno.EINVAL, errno.EBADF):
             raise
-        # Linux 6.5 to 6.12 know `lowerdir+` but take no descriptors; the magic link is short
         syscalls.fsconfig_string(fs_fd, key, f"/proc/self/fd/{fd}")
+    return True
+
+
+def _old_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int) -> int:
+    """Mount by mount(2), which is all that kernels before 6.5 know, and detach a copy.
+
+    The options are one string of at most a page, enough for some 200 layers; the mount is on
+    `/tmp` of this private namespace for that moment.
+    """
+    place = "/tmp"
+    options = {"lowerdir": ":".join(f"/proc/self/fd/{fd}" for fd in lower_fds), **OVERLAY_OPTIONS}
+    if upper_fd >= 0:
+        options |= {"upperdir": f"/proc/self/fd/{upper_fd}", "workdir": f"/proc/self/fd/{work_fd}"}
+    text = ",".join(["userxattr", *(f"{key}={value}" for key, value in options.items())])
+    syscalls.mount("overlay", place, "overlay", 0, text)
+    try:
+        return clone_tree(place, recursive=False)
+    finally:
+        syscalls.umount2(place, syscalls.MNT_DETACH)
 
 
 def overlay_view(layer_fds: Sequence[int]) -> int:

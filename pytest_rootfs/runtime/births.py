@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from pytest_rootfs.kernel.cgroups import Group, Parent
     from pytest_rootfs.runtime.protocol import Message
-    from pytest_rootfs.runtime.root_trees import RootTrees, RwLayer
+    from pytest_rootfs.runtime.root_trees import RootTrees
+    from pytest_rootfs.runtime.rw_folders import RwLayer
 
 KEPT_SUCCESSIONS = 256
 
@@ -92,6 +93,11 @@ class Births:
         self._successors[self._last_key] = key
         self._last_key = "" if tree_fds else key
         return container, is_ready
+
+    @property
+    def limits_disk(self) -> bool:
+        """Whether the size of a rw layer can be limited."""
+        return self._trees.limits_disk
 
     def next_key(self) -> str | None:
         """Return the plan of the container to be made ahead, None if there is none to be made."""

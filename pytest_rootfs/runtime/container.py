@@ -192,10 +192,10 @@ class Container:
     def diff(self, path: str | os.PathLike[str]) -> str:
         """Return the unified diff of one text file against the image; "" when it is the same."""
         self._require_rw_layer()
-        name = absolute(path, self._defaults["cwd"])
-        before = self._home.read_base(name)
+        name = posixpath.normpath(absolute(path, self._defaults["cwd"]))
+        name, before = self._home.read_base(name)
         after = before
-        if posixpath.normpath(name) in self.changes():
+        if name in self.changes():
             after = self._home.read_changed(self, name)
         if before is None and after is None:
             raise FileNotFoundError(f"neither the image nor the container has the file {name}")
@@ -257,13 +257,17 @@ class Container:
     def limits_hit(self) -> list[str]:
         """Say which limits stopped something, a sentence each."""
         hit = []
-        stats = self.stats()
+        self._require_rw_layer()
+        status = self._home.status(self)
+        stats = Stats(**status["stats"])
         limits = self.limits
         if stats.oom_kills:
             size = "" if limits.memory is None else f" over {settings.shown_size(limits.memory)}"
             hit.append(f"memory: the kernel killed {stats.oom_kills} process(es){size}")
         if stats.pids_max_hits:
             hit.append(f"pids: refused {stats.pids_max_hits} time(s) to go over {limits.pids}")
+        if limits.disk is not None and status["disk_free_bytes"] == 0:
+            hit.append(f"disk: the rw layer is full at {settings.shown_size(limits.disk)}")
         hit.extend(
             f"timeout: {shown(record.argv)} was killed after {record.duration_s:.1f} s"
             for record in self.commands

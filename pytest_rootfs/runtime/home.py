@@ -31,8 +31,8 @@ class Home(Protocol):
     def changes(self, container: Container) -> Changes:
         """Compare the rw layer with the image."""
 
-    def read_base(self, path: str) -> bytes | None:
-        """Return a file as the image has it; None where it has no file."""
+    def read_base(self, path: str) -> tuple[str, bytes | None]:
+        """Return a path with the image's links resolved, and the file there, None if none is."""
 
     def read_changed(self, container: Container, path: str) -> bytes | None:
         """Return a file that the container has changed; None where there is no file."""

@@ -142,7 +142,7 @@ def refused(error: StepFailed, call: Call) -> RootfsError:
         return CommandNotExecutable(
             f"{error.filename} cannot be executed by user {call.user!r}",
             program=program,
-            hint=f"container.path({str(error.filename)!r}).chmod(0o755)",
+            hint=f"is it a program? container.path({str(error.filename)!r}).chmod(0o755)",
         )
     if error.step == "exec" and error.errno == errno.ENOEXEC:
         return CommandNotExecutable(

@@ -97,7 +97,7 @@ def make_plan(
         "layers": list(layers),
         "host_tree": len(mount_kinds) if has_host_tree else -1,
         "limits": {"memory": limits.memory, "cpus": limits.cpus, "pids": limits.pids},
-        "rw": {"size": str(limits.disk), "mode": "755"},
+        "rw": {"mode": "755", **({} if limits.disk is None else {"size": str(limits.disk)})},
         "init_layer": {
             "workdir": workdir,
             **_init_layer(options, hostname, mount_kinds, resolv_conf),

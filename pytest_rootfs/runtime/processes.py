@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
 LISTED = 200
+SHOWN_BYTES = 4096
 
 
 def marker_of(pid: int | str) -> int:
@@ -60,7 +61,7 @@ def listing() -> list[Message]:
             continue
         try:
             user = os.stat(f"/proc/{pid}").st_uid
-            argv = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").split(b"\0")
+            argv = _read(f"/proc/{pid}/cmdline")[:SHOWN_BYTES].rstrip(b"\0").split(b"\0")
         except OSError:
             continue
         state, parent, name = _stat_fields(pid)

@@ -9,6 +9,7 @@ untrusted, so every frame has a bound and every wait may have a deadline.
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
@@ -53,6 +54,8 @@ def send(
     `encoded` is the message as JSON text, for callers that send the same one again and again.
     """
     data = (encoded or _encode(message)).encode()
+    if len(data) > FRAME_BYTES:
+        raise OSError(errno.E2BIG, f"a frame ends at {FRAME_BYTES} bytes", f"{len(data)} bytes")
     if len(data) <= INLINE_BYTES:
         _send(peer, data, fds)
         return

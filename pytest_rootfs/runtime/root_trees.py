@@ -13,6 +13,7 @@ import os
 from pytest_rootfs.kernel import mounts
 from pytest_rootfs.runtime import init_layer
 from pytest_rootfs.runtime.host_views import HostView
+from pytest_rootfs.runtime.rw_folders import RwLayer, RwLayers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,29 +26,6 @@ HOST = "host"
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 KEPT_INIT_LAYERS = 32
-
-
-class RwLayer:
-    """A temporary file system with an upper dir and a work dir, and no place in any namespace."""
-
-    __slots__ = ("mount_fd", "upper_fd")
-
-    def __init__(self, options: Message, root: os.stat_result) -> None:
-        """Make one whose upper dir has the attributes of the image's root folder."""
-        self.mount_fd = mounts.filesystem("tmpfs", options)
-        try:
-            os.mkdir("upper", 0o755, dir_fd=self.mount_fd)
-            os.mkdir("work", 0o755, dir_fd=self.mount_fd)
-            self.upper_fd = os.open("upper", FOLDER_FLAGS, dir_fd=self.mount_fd)
-            init_layer.copy_attributes(root, self.upper_fd)
-        except OSError:
-            os.close(self.mount_fd)
-            raise
-
-    def close(self) -> None:
-        """Give it up: its memory is free when the container is dead, too."""
-        os.close(self.upper_fd)
-        os.close(self.mount_fd)
 
 
 class Root:
@@ -81,11 +59,17 @@ class RootTrees:
     def __init__(self, layers_fd: int, place: str) -> None:
         """Use the folder of unpacked layers, a detached tree, and a path to give trees a place."""
         self._layers_fd = layers_fd
+        self._rw_layers = RwLayers(layers_fd)
         self._place = place
         self._host_fd = -1
         self._takes_detached = True
         self._init_layers: dict[str, tuple[int, int]] = {}
         mounts.keep_attached(layers_fd, place)
+
+    @property
+    def limits_disk(self) -> bool:
+        """Whether the size of a rw layer can be limited."""
+        return not self._rw_layers.are_on_disk
 
     def add_host(self, tree_fd: int) -> None:
         """Use a tree of the host's root directory that the warden has id-mapped."""
@@ -101,7 +85,7 @@ class RootTrees:
                 return self._make_of_host_view(plan, opened)
             layer_fds = stack_on_host(plan["layers"], opened)
             init_layer_fd = self._init_layer(plan["init_layer"], layer_fds)
-            rw_layer = RwLayer(plan["rw"], os.stat(init_layer_fd))
+            rw_layer = self._rw_layers.make(plan["rw"], os.stat(init_layer_fd))
             try:
                 return Root(self._overlay([init_layer_fd, *layer_fds], rw_layer), rw_layer)
             except OSError:
@@ -115,10 +99,10 @@ class RootTrees:
         *layer_fds, host_fd = opened
         init_layer_fd = self._init_layer(plan["init_layer"], [host_fd])
         upper_layer_fds = [init_layer_fd, *layer_fds]
-        rw_layer = RwLayer(plan["rw"], os.stat(init_layer_fd))
+        rw_layer = self._rw_layers.make(plan["rw"], os.stat(init_layer_fd))
         view = None
         try:
-            view = HostView(upper_layer_fds, rw_layer.upper_fd, rw_layer.mount_fd)
+            view = HostView(upper_layer_fds, rw_layer.upper_fd, rw_layer.folder_fd)
             root_fd = self._overlay([*upper_layer_fds, view.folder_fd], rw_layer)
             return Root(root_fd, rw_layer, view)
         except OSError:
@@ -137,7 +121,9 @@ class RootTrees:
             self._takes_detached = False
             for mount_fd, _ in self._init_layers.values():
                 mounts.keep_attached(mount_fd, self._place)
-        mounts.keep_attached(rw_layer.mount_fd, self._place)
+        if rw_layer.is_on_disk:
+            return _overlay(lower_fds, rw_layer)
+        mounts.keep_attached(rw_layer.folder_fd, self._place)
         try:
             return _overlay(lower_fds, rw_layer)
         finally:
@@ -157,7 +143,7 @@ class RootTrees:
 
 
 def _overlay(lower_fds: Sequence[int], rw_layer: RwLayer) -> int:
-    work_fd = os.open("work", FOLDER_FLAGS, dir_fd=rw_layer.mount_fd)
+    work_fd = os.open("work", FOLDER_FLAGS, dir_fd=rw_layer.folder_fd)
     try:
         return mounts.overlay(lower_fds, upper_fd=rw_layer.upper_fd, work_fd=work_fd)
     finally:

@@ -27,6 +27,7 @@ JOB_TIMEOUT_S = 600.0
 APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 APPARMOR_REPAIR = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
 ENDING_S = 15.0
+DISK_REASON = "tmpfs has no user extended attributes before Linux 6.6, so rw layers are on disk"
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, {package!r}); "
@@ -68,9 +69,12 @@ class Session:
             except BaseException:
                 self.close()
                 raise
+        features, _ = self.spawner.call({"op": "features"})
         self.cgroup_kind = str(answer["cgroup"]["kind"])
         self.controllers: dict[str, bool] = dict(answer["cgroup"]["controllers"])
         self.limit_reasons: dict[str, str] = dict(answer["cgroup"]["reasons"])
+        self.controllers["disk"] = bool(features["disk_limit"])
+        self.limit_reasons["disk"] = DISK_REASON
 
     @property
     def is_alive(self) -> bool:

@@ -104,6 +104,7 @@ class Spawner:
     def serve(self) -> None:
         """Answer calls until pytest is gone; then kill every container."""
         calls = {
+            "features": self._tell_features,
             "plan": self._keep_plan,
             "create": self._create,
             "kill": self._kill,
@@ -137,6 +138,9 @@ class Spawner:
         key = self._births.next_key()
         if key in self._plans:
             self._births.make_ahead(key, self._plans[key])
+
+    def _tell_features(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
+        protocol.send(reply, {"disk_limit": self._births.limits_disk})
 
     def _keep_plan(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         if len(self._plans) >= KEPT_PLANS:
@@ -179,7 +183,15 @@ class Spawner:
             ended.register(container.pidfd, select.POLLIN)
             if ended.poll(message["wait_s"] * 1000):
                 container.end()
-        protocol.send(reply, {"status": container.status, "stats": container.group.read()})
+        free = os.fstatvfs(container.rw_layer.upper_fd)
+        protocol.send(
+            reply,
+            {
+                "status": container.status,
+                "stats": container.group.read(),
+                "disk_free_bytes": free.f_bavail * free.f_frsize,
+            },
+        )
 
     def _send_upper(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         protocol.send(reply, {}, [self._find(message).rw_layer.upper_fd])

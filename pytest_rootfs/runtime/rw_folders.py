@@ -1,0 +1,135 @@
+"""Make the folders of a rw layer: the upper dir and the work dir of a container.
+
+They live in a temporary file system of the container's own, whose size is the disk limit and which
+costs nothing to remove. Before Linux 6.6 such a file system has no user extended attributes, and an
+overlay on it cannot replace a folder (EIO); there they are made on disk, beside the layers, where
+no limit can be set.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pytest_rootfs.kernel import mounts
+from pytest_rootfs.runtime import init_layer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_rootfs.runtime.protocol import Message
+
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+PREFIX = ".rw-"
+
+
+class RwLayer:
+    """An upper dir and a work dir in the folder `folder_fd`."""
+
+    __slots__ = ("_disk", "_name", "folder_fd", "is_on_disk", "upper_fd")
+
+    def __init__(
+        self, folder_fd: int, root: os.stat_result, *, disk: int = -1, name: str = ""
+    ) -> None:
+        """Make them, with the attributes of the image's root; on disk as `name` in `disk`."""
+        self.folder_fd = folder_fd
+        self.is_on_disk = disk >= 0
+        self._disk = disk
+        self._name = name
+        try:
+            os.mkdir("upper", 0o755, dir_fd=folder_fd)
+            os.mkdir("work", 0o755, dir_fd=folder_fd)
+            self.upper_fd = os.open("upper", FOLDER_FLAGS, dir_fd=folder_fd)
+            init_layer.copy_attributes(root, self.upper_fd)
+        except OSError:
+            os.close(folder_fd)
+            raise
+
+    def close(self) -> None:
+        """Give it up. A temporary file system is gone with its last user; a folder is removed."""
+        os.close(self.upper_fd)
+        os.close(self.folder_fd)
+        if self.is_on_disk:
+            remove_tree(self._disk, self._name)
+
+
+class RwLayers:
+    """Makes rw layers for one session."""
+
+    def __init__(self, layers_fd: int) -> None:
+        """Find out what this kernel can; `layers_fd` is where folders are made if need be."""
+        self._layers_fd = layers_fd
+        self._count = 0
+        self._prefix = f"{PREFIX}{os.getpid()}-{_start_time(os.getpid())}-"
+        self.are_on_disk = not _tmpfs_has_attributes()
+        if self.are_on_disk:
+            self._sweep()
+
+    def make(self, options: Message, root: os.stat_result) -> RwLayer:
+        """Return a new rw layer; `options` are those of its temporary file system."""
+        if not self.are_on_disk:
+            return RwLayer(mounts.filesystem("tmpfs", options), root)
+        self._count += 1
+        name = f"{self._prefix}{self._count}"
+        os.mkdir(name, 0o700, dir_fd=self._layers_fd)
+        folder_fd = os.open(name, FOLDER_FLAGS, dir_fd=self._layers_fd)
+        return RwLayer(folder_fd, root, disk=self._layers_fd, name=name)
+
+    def _sweep(self) -> None:
+        """Remove the folders of sessions that were killed."""
+        folder_fd = os.open(".", FOLDER_FLAGS, dir_fd=self._layers_fd)
+        try:
+            names = [name for name in os.listdir(folder_fd) if name.startswith(PREFIX)]
+        finally:
+            os.close(folder_fd)
+        for name in names:
+            pid, started, _ = name[len(PREFIX) :].split("-")
+            if _start_time(int(pid)) != started:
+                remove_tree(self._layers_fd, name)
+
+
+def remove_tree(parent_fd: int, name: str) -> None:
+    """Remove a folder and all below it; what an overlay leaves has mode 000, so the owner does it.
+
+    Gone already, or going because somebody else removes it, is success.
+    """
+    try:
+        os.chmod(name, 0o700, dir_fd=parent_fd)
+        folder_fd = os.open(name, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=parent_fd)
+        try:
+            for entry in os.listdir(folder_fd):
+                if stat.S_ISDIR(os.stat(entry, dir_fd=folder_fd, follow_symlinks=False).st_mode):
+                    remove_tree(folder_fd, entry)
+                else:
+                    os.unlink(entry, dir_fd=folder_fd)
+        finally:
+            os.close(folder_fd)
+        os.rmdir(name, dir_fd=parent_fd)
+    except FileNotFoundError:
+        pass  # as promised above
+
+
+def _tmpfs_has_attributes() -> bool:
+    mount_fd = mounts.filesystem("tmpfs", {"mode": "755"})
+    try:
+        folder_fd = os.open(".", FOLDER_FLAGS, dir_fd=mount_fd)
+        try:
+            os.setxattr(folder_fd, "user.overlay.probe", b"y")
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return False
+        finally:
+            os.close(folder_fd)
+    finally:
+        os.close(mount_fd)
+    return True
+
+
+def _start_time(pid: int) -> str:
+    """Return when a process started, in clock ticks since boot (proc(5)); "" when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            return stream.read().rpartition(b") ")[2].split()[19].decode()
+    except OSError:
+        return ""
