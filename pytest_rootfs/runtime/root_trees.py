@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
 
 from pytest_rootfs.kernel import mounts
 from pytest_rootfs.runtime import init_layer
@@ -17,7 +18,7 @@ from pytest_rootfs.runtime.rw_folders import RwLayer, RwLayers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_rootfs.runtime.protocol import Message
 
@@ -62,7 +63,7 @@ class RootTrees:
         self._rw_layers = RwLayers(layers_fd)
         self._place = place
         self._host_fd = -1
-        self._takes_detached = True
+        self._takes_detached = _takes_detached()
         self._init_layers: dict[str, tuple[int, int]] = {}
         mounts.keep_attached(layers_fd, place)
 
@@ -102,8 +103,9 @@ class RootTrees:
         rw_layer = self._rw_layers.make(plan["rw"], os.stat(init_layer_fd))
         view = None
         try:
-            view = HostView(upper_layer_fds, rw_layer.upper_fd, rw_layer.folder_fd)
-            root_fd = self._overlay([*upper_layer_fds, view.folder_fd], rw_layer)
+            with self._attached(rw_layer):
+                view = HostView(upper_layer_fds, rw_layer.upper_fd, rw_layer.folder_fd)
+            root_fd = self._overlay([*upper_layer_fds, view.folder_fd], rw_layer, view.mount_fd)
             return Root(root_fd, rw_layer, view)
         except OSError:
             rw_layer.close()
@@ -111,23 +113,23 @@ class RootTrees:
                 view.close()
             raise
 
-    def _overlay(self, lower_fds: Sequence[int], rw_layer: RwLayer) -> int:
-        if self._takes_detached:
-            try:
-                return _overlay(lower_fds, rw_layer)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-            self._takes_detached = False
-            for mount_fd, _ in self._init_layers.values():
-                mounts.keep_attached(mount_fd, self._place)
-        if rw_layer.is_on_disk:
+    def _overlay(self, lower_fds: Sequence[int], rw_layer: RwLayer, *tree_fds: int) -> int:
+        with self._attached(rw_layer, *tree_fds):
             return _overlay(lower_fds, rw_layer)
-        mounts.keep_attached(rw_layer.folder_fd, self._place)
+
+    @contextmanager
+    def _attached(self, rw_layer: RwLayer, *tree_fds: int) -> Iterator[None]:
+        """Give detached trees a place for the length of a `with` block, where that is needed."""
+        trees = [] if self._takes_detached else list(tree_fds)
+        if not self._takes_detached and not rw_layer.is_on_disk:
+            trees.append(rw_layer.folder_fd)
+        for tree_fd in trees:
+            mounts.keep_attached(tree_fd, self._place)
         try:
-            return _overlay(lower_fds, rw_layer)
+            yield
         finally:
-            mounts.detach_last(self._place)
+            for _ in trees:
+                mounts.detach_last(self._place)
 
     def _init_layer(self, content: Message, layer_fds: Sequence[int]) -> int:
         """Return the init layer of a plan: the same for all its containers, read-only."""
@@ -140,6 +142,25 @@ class RootTrees:
             if not self._takes_detached:
                 mounts.keep_attached(self._init_layers[key][0], self._place)
         return self._init_layers[key][1]
+
+
+def _takes_detached() -> bool:
+    """Tell whether an overlay can be made of detached trees, which Linux 6.15 allows."""
+    trees = [mounts.filesystem("tmpfs", {"mode": "755"}) for _ in range(2)]
+    opened = list(trees)
+    try:
+        for tree_fd in trees:
+            os.mkdir("lower", dir_fd=tree_fd)
+            opened.append(os.open("lower", FOLDER_FLAGS, dir_fd=tree_fd))
+        os.close(mounts.overlay(opened[2:]))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return True
 
 
 def _overlay(lower_fds: Sequence[int], rw_layer: RwLayer) -> int:
