@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -266,11 +267,12 @@ class Engine:
         kinds = tuple(_kind_of(mount.source) for mount in options.mounts or ())
         relevant = replace(options, env=None, user=None, timeout=None)
         key = (built.digest, built.layers, tuple(extra_layers), relevant, hostname, kinds)
-        if key not in self._plans:
+        plan = self._plans.get(key)
+        if plan is None:
             if len(self._plans) >= KEPT_PLANS:
                 self._plans.clear()
             layers = [*reversed((*built.layers, *extra_layers))]
-            self._plans[key] = make_plan(
+            plan = self._plans[key] = make_plan(
                 layers=[*layers, HOST_LAYER] if built.is_host else layers,
                 has_host_tree=built.is_host and self.ids.mode == "rootful",
                 options=options,
@@ -281,7 +283,7 @@ class Engine:
                 mount_kinds=kinds,
                 resolv_conf=_resolv_conf() if options.network == "host" else "",
             )
-        return self._plans[key]
+        return plan
 
     def _enforced(self, options: ContainerOptions) -> Limits:
         """Return the limits that this host enforces; refuse a missing one that was asked for."""
@@ -352,7 +354,7 @@ def _tree_of(session: Session, mount: Mount) -> int:
 
 def _kind_of(source: Path) -> str:
     try:
-        return "dir" if source.stat().st_mode & 0o170000 == 0o040000 else "file"
+        return "dir" if stat.S_ISDIR(source.stat().st_mode) else "file"
     except OSError as error:
         raise ContainerError(
             f"cannot mount {source}: {error.strerror}", hint="create it, or correct mounts=…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import posixpath
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytest_rootfs.changeset import Change, Changes
-from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.errors import ContainerDied, ContainerError
 from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.plan import Plan
@@ -159,6 +160,8 @@ class RwLayer:
         try:
             return self._session.spawner.call(message)
         except (PeerGone, StepFailed) as error:
+            if isinstance(error, StepFailed) and error.errno != errno.ESRCH:
+                raise ContainerError(f"container {container.name}: {error}") from error
             raise ContainerDied(
                 f"container {container.name} was lost: the process that holds it is gone",
                 detail=str(error),

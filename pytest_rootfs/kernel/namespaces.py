@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
 TYPE_CHECKING = False
@@ -64,8 +63,5 @@ def deny_setgroups(pid: int) -> None:
     fd = os.open(f"/proc/{pid}/setgroups", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, b"deny")
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            raise
     finally:
         os.close(fd)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.rw_folders import RwLayer
 
 KEPT_SUCCESSIONS = 256
+READY_S = 10.0
 
 
 class Container:
@@ -90,8 +91,13 @@ class Births:
             container = self._make(plan, tree_fds, reply, is_ahead=False)
         if len(self._successors) >= KEPT_SUCCESSIONS:
             self._successors.clear()
-        self._successors[self._last_key] = key
-        self._last_key = "" if tree_fds else key
+        # mounts of people come as descriptors with the call: not to be had ahead
+        is_foreseeable = len(tree_fds) == (plan["host_tree"] >= 0)
+        if is_foreseeable:
+            self._successors[self._last_key] = key
+        else:
+            self._successors.pop(self._last_key, None)
+        self._last_key = key if is_foreseeable else ""
         return container, is_ready
 
     @property
@@ -134,7 +140,12 @@ class Births:
             return None
         (_, container, conversation), self._ahead = self._ahead, None
         with conversation:
-            message, _ = protocol.receive(conversation)
+            conversation.settimeout(READY_S)
+            try:
+                message, fds = protocol.receive(conversation)
+                protocol.close_all(fds)
+            except OSError:
+                message = None
         if message is None or "ready" not in message or container.is_dead:
             self.dispose(container)
             return None
@@ -144,10 +155,10 @@ class Births:
         self, plan: Message, tree_fds: Sequence[int], reply: socket.socket, *, is_ahead: bool
     ) -> Container:
         container_id = os.urandom(6).hex()
-        group = self._parent.create(container_id, plan["limits"])
-        root = None
         own, far = protocol.pair()
+        root = group = None
         try:
+            group = self._parent.create(container_id, plan["limits"])
             if plan["host_tree"] >= 0 and tree_fds:
                 self._trees.add_host(tree_fds[plan["host_tree"]])
             root = self._trees.make(plan)
@@ -155,9 +166,10 @@ class Births:
             process = _clone(start)
         except OSError:
             own.close()
-            self._remove(group)
             if root is not None:
                 root.rw_layer.close()
+            if group is not None:
+                self._remove(group)
             raise
         finally:
             far.close()

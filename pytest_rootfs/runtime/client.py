@@ -70,9 +70,14 @@ class Peer:
         ours, theirs = protocol.pair()
         try:
             protocol.send(self._socket, message, [theirs.fileno(), *fds], encoded=encoded)
-        except OSError as error:
+        except ConnectionError as error:
             ours.close()
             raise PeerGone(str(error)) from None
+        except OSError as error:
+            ours.close()
+            if self._socket.fileno() < 0:
+                raise PeerGone("its socket is closed") from None
+            raise OSError(error.errno, error.strerror, f"send {message.get('op')}") from None
         finally:
             theirs.close()
         return Conversation(ours)

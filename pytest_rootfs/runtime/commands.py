@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import signal
+import stat
 import struct
 import termios
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULTED = [signal.SIGPIPE, signal.SIGXFSZ]
 """Signals that the interpreter ignores and that every program expects not to be."""
 
+NOFILE_SOFT = 1024
 TIOCGPTPEER = 0x5441
 TIOCSPTLCK = 0x40045431
 SHELL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -98,7 +101,7 @@ def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, lis
         user = users.find(message["user"])
         env = {"HOME": user.home, "USER": user.name, **message["env"]}
         step = "cwd"
-        _check_is_dir(message["cwd"])
+        os.close(_open_folder(message["cwd"]))
         step = "find"
         program = find_program(message["argv"][0], message["cwd"], env)
         step = "stdio"
@@ -122,7 +125,7 @@ def rehearse(message: Message, group: Group) -> None:
     """Do all of `spawn` but the fork, with a program that cannot exist."""
     user = users.find(message["user"])
     env = {"HOME": user.home, "USER": user.name, **message["env"]}
-    _check_is_dir(message["cwd"])
+    os.close(_open_folder(message["cwd"]))
     try:
         find_program(message["argv"][0], message["cwd"], env)
     except OSError:
@@ -151,17 +154,27 @@ def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
     refused = ""
     for path in candidates:
         try:
-            mode = os.stat(path).st_mode
+            mode = _program_mode(path)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.ELOOP):
                 refused = refused or path
             continue
-        if mode & 0o170000 == 0o100000 and mode & 0o111:
+        if stat.S_ISREG(mode) and mode & 0o111:
             return path
         refused = refused or path
     if refused:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), refused)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+
+def _program_mode(path: str) -> int:
+    """Return the mode of a program; ELOOP behind a magic link, which may lead to the host's."""
+    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    fd = syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=resolve)
+    try:
+        return os.fstat(fd).st_mode
+    finally:
+        os.close(fd)
 
 
 def _open_stdio(message: Message, fds: list[int], user: users.User) -> Stdio:
@@ -198,13 +211,34 @@ def _null_fd() -> int:
     return _null_fds[0]
 
 
-def _check_is_dir(path: str) -> None:
+def _open_folder(path: str) -> int:
+    """Open a working directory as init sees it; what a magic link of proc leads to is refused.
+
+    It may lie outside the container (CVE-2024-21626). The folder is entered by the descriptor, so
+    nothing can be put in its place meanwhile.
+    """
     if not path.startswith("/"):
         raise OSError(errno.EINVAL, "not an absolute path", path)
-    # what a magic link of proc leads to may lie outside the container (CVE-2024-21626)
-    flags = os.O_PATH | os.O_DIRECTORY
     resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-    os.close(syscalls.openat2(syscalls.AT_FDCWD, path, flags, resolve=resolve))
+    flags = os.O_PATH | os.O_DIRECTORY
+    return syscalls.openat2(syscalls.AT_FDCWD, path, flags, resolve=resolve)
+
+
+def _enter(path: str) -> None:
+    """Enter a working directory with the rights of the user that this process has become."""
+    fd = _open_folder(path)
+    try:
+        os.fchdir(fd)
+    finally:
+        os.close(fd)
+
+
+def _limit_files() -> tuple[int, int]:
+    """Set the soft limit of open files that every command starts with; return init's own."""
+    own = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = NOFILE_SOFT if own[1] == resource.RLIM_INFINITY else min(NOFILE_SOFT, own[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, own[1]))
+    return own
 
 
 def _spawn_fast(
@@ -214,7 +248,8 @@ def _spawn_fast(
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio.child_fds)]
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     marker = processes.marker_of("self")
-    os.chdir(message["cwd"])
+    _enter(message["cwd"])
+    limits = _limit_files()
     try:
         for fd in group.command_tasks:
             os.write(fd, b"0")
@@ -232,6 +267,7 @@ def _spawn_fast(
     finally:
         for fd in group.leave_tasks:
             os.write(fd, b"0")
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         os.chdir("/")
     return pid, marker
 
@@ -293,8 +329,9 @@ def _become(
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
         step = "cwd"
-        os.chdir(message["cwd"])
+        _enter(message["cwd"])
         step = "exec"
+        _limit_files()
         for number in DEFAULTED:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -219,12 +219,14 @@ class Container:
             if self._state == "closed":
                 return
             was_alive, self._state = self._state == "alive", "closed"
-            if was_alive:
-                self._home.kill(self, release=not self.retain)
-            elif not self.retain:
-                self._home.release(self)
-            self._agent.close()
-            self._has_rw_layer = self.retain
+            try:
+                if was_alive:
+                    self._home.kill(self, release=not self.retain)
+                elif not self.retain:
+                    self._home.release(self)
+            finally:
+                self._agent.close()
+                self._has_rw_layer = self.retain
 
     def release(self) -> None:
         """Give up the rw layer of a closed container that was retained. Idempotent."""

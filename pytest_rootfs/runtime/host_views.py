@@ -46,10 +46,11 @@ class HostView:
         self._upper_fd = upper_fd
         self._rw_fd = rw_fd
         self.mount_fd = mounts.filesystem("tmpfs", {"mode": "755"})
-        for name in (ROOT, "empty"):
-            os.mkdir(name, 0o755, dir_fd=self.mount_fd)
-        self.folder_fd = os.open(ROOT, FOLDER_FLAGS, dir_fd=self.mount_fd)
+        self.folder_fd = -1
         try:
+            for name in (ROOT, "empty"):
+                os.mkdir(name, 0o755, dir_fd=self.mount_fd)
+            self.folder_fd = os.open(ROOT, FOLDER_FLAGS, dir_fd=self.mount_fd)
             self._show_entries("", 1)
         except OSError:
             self.close()
@@ -65,7 +66,8 @@ class HostView:
         """Close every descriptor; what was attached stays."""
         for fd, _ in self.trees:
             os.close(fd)
-        os.close(self.folder_fd)
+        if self.folder_fd >= 0:
+            os.close(self.folder_fd)
         os.close(self.mount_fd)
 
     def _show_entries(self, folder: str, depth: int) -> None:

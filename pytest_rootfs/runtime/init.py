@@ -81,7 +81,10 @@ def main(start: Start, go_fd: int) -> None:
             steps.STEPS[step](start, *arguments)
         agent = Init(start.control, start.group)
         if start.is_ahead:
-            agent.rehearse()
+            try:
+                agent.rehearse()
+            except OSError:
+                pass  # what is wrong here, the first command will say
         agent.serve()
     except OSError as error:
         _report(start, protocol.error_frame(error, step))
@@ -157,7 +160,6 @@ class Init:
         After a fork, the first write to each page copies it. A first command writes to 150 pages
         and the next to 3; while nobody waits, one that cannot be started writes to them as well.
         """
-        own, far = protocol.pair()
         message = {
             "op": "spawn",
             "argv": ["true"],
@@ -167,16 +169,23 @@ class Init:
             "stdio": ["null", "pipe", "pipe"],
             "tty": None,
         }
-        protocol.send(own, message, [far.fileno()])
-        request, fds = protocol.receive(far)
-        commands.rehearse(request or message, self._group)
-        protocol.send(own, {"pid": 0, "marker": 0}, fds)
-        protocol.close_all(fds)
-        own.close()
-        far.close()
+        own, far = protocol.pair()
+        with own, far:
+            protocol.send(own, message, [far.fileno()])
+            request, fds = protocol.receive(far)
+            try:
+                commands.rehearse(request or message, self._group)
+                protocol.send(own, {"pid": 0, "marker": 0}, fds)
+            finally:
+                protocol.close_all(fds)
 
     def _answer_one(self) -> bool:
-        message, fds = protocol.receive(self._control)
+        try:
+            message, fds = protocol.receive(self._control)
+        except ConnectionError:
+            return False
+        except OSError:
+            return True  # not a frame; whoever sent it sees its conversation end
         if message is None:
             return False
         reply = socket.socket(fileno=fds[0])
@@ -186,8 +195,10 @@ class Init:
                 self._calls[op](message, fds[1:], reply)
             else:
                 answer, given = files.CALLS[op](message)
-                protocol.send(reply, answer, given)
-                protocol.close_all(given)
+                try:
+                    protocol.send(reply, answer, given)
+                finally:
+                    protocol.close_all(given)
         except OSError as error:
             step = error.step if isinstance(error, commands.SpawnError) else message["op"]
             self._answer(reply, protocol.error_frame(error, step))
@@ -197,7 +208,7 @@ class Init:
         finally:
             if message["op"] != "adopt":
                 protocol.close_all(fds[1:])
-            if reply is not None and not self._is_kept(reply):
+            if not self._is_kept(reply):
                 reply.close()
         return True
 
@@ -248,8 +259,9 @@ class Init:
 
     def _kill_tree(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Kill a command and everything it started, daemons too; answers when all are dead."""
-        marker = message["marker"]
-        processes.kill_marked(marker)
+        if message["pid"] in self._running:
+            os.kill(message["pid"], signal.SIGKILL)
+        processes.kill_marked(message["marker"])
         self._reap()
         protocol.send(reply, {})
 
@@ -276,6 +288,8 @@ class Init:
             ended = not os.read(fd, 65536)
         except BlockingIOError:
             return
+        except OSError:
+            ended = True  # EIO: a terminal that nobody has open any more (tty(4))
         if ended:
             self._poller.unregister(fd)
             os.close(fd)

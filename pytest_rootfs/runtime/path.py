@@ -345,7 +345,8 @@ class ContainerPath:
             return self._call({"op": op, "path": path, **details})
         except OSError as error:
             # the kernel's errno picks the subclass: FileNotFoundError and its siblings
-            raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
+            reason = os.strerror(error.errno) if error.errno else error.strerror or str(error)
+            raise OSError(error.errno, reason, path) from None
 
 
 def absolute(path: str | os.PathLike[str], workdir: str) -> str:

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Generic, Protocol, TypeVar, cast
@@ -111,6 +112,7 @@ class Process:
         self._conversation = conversation
         self._agent = agent
         self._began = time.monotonic()
+        self._ending_lock = threading.Lock()
         self._fds = {} if is_tty else dict(zip(piped, fds, strict=True))
         self._streams: dict[int, IO[str] | IO[bytes]] = {}
         self._unsent = b""
@@ -181,7 +183,7 @@ class Process:
 
     def kill_tree(self) -> None:
         """Kill the command and everything that it has started; returns when all are dead."""
-        self._agent.ask({"op": "kill_tree", "marker": self.marker})
+        self._agent.ask({"op": "kill_tree", "pid": self.pid, "marker": self.marker})
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the terminal its size (with `tty=True`)."""
@@ -216,7 +218,8 @@ class Process:
             self._fds[1] = os.dup(self.tty_fd)
             if data is not None:
                 self._fds[0] = os.dup(self.tty_fd)
-                data += END_OF_TRANSMISSION
+                # the first one ends an unfinished line, and only then one ends the input
+                data += END_OF_TRANSMISSION * (1 if not data or data.endswith(b"\n") else 2)
         out, err, is_late = self._pump(data, deadline)
         if not is_late:
             self._hand_over_held_pipes()
@@ -270,12 +273,21 @@ class Process:
         self._fds.clear()
 
     def _take_ending(self, timeout_s: float | None) -> None:
+        """Receive how the command ended, unless another thread has; raises TimeoutError."""
+        if not self._ending_lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise TimeoutError
         try:
+            if self.returncode is not None:
+                return
+            if self._conversation.socket.fileno() < 0:
+                raise ValueError("the process was closed before it had ended")
             message, _ = self._conversation.receive(timeout_s)
+            self.ending = Ending(message, time.monotonic() - self._began)
+            self.returncode = self.ending.returncode
         except PeerGone:
             raise self._agent.died() from None
-        self.ending = Ending(message, time.monotonic() - self._began)
-        self.returncode = self.ending.returncode
+        finally:
+            self._ending_lock.release()
 
     def _pump(
         self, data: bytes | None, deadline: float | None

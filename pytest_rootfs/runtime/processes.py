@@ -7,13 +7,16 @@ started, daemons that were re-parented included.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
+DYING_S = 10.0
 LISTED = 200
 SHOWN_BYTES = 4096
 
@@ -29,9 +32,13 @@ def marker_of(pid: int | str) -> int:
 def kill_marked(marker: int) -> None:
     """Kill every process with a marker; returns when none is left but zombies.
 
-    Stopped first, so that a fork bomb cannot outrun the kills.
+    Stopped first, so that a fork bomb cannot outrun the kills. Raises OSError (ETIMEDOUT) when one
+    does not die: it waits for a device, or a file system, uninterruptibly.
     """
+    deadline = time.monotonic() + DYING_S
     while pids := _marked(marker):
+        if time.monotonic() > deadline:
+            raise OSError(errno.ETIMEDOUT, f"process {pids[0]} does not die", "kill")
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in pids:
                 try:

@@ -82,6 +82,7 @@ def receive(peer: socket.socket) -> tuple[Message | None, list[int]]:
             fds.frombytes(payload[: len(payload) - len(payload) % 4])
     received = list(fds)
     if not data:
+        close_all(received)
         return None, []
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):

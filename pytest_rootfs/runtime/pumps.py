@@ -9,6 +9,7 @@ import socket
 import sys
 
 READ_BYTES = 1 << 16
+MAX_WAIT_MS = (1 << 31) - 1
 
 
 class Pump:
@@ -44,7 +45,8 @@ class Pump:
 
     def turn(self, wait_s: float | None) -> list[int]:
         """Move what can be moved; return the descriptors that were ready."""
-        ready = [fd for fd, _ in self._poll.poll(None if wait_s is None else wait_s * 1000)]
+        wait_ms = None if wait_s is None else min(wait_s * 1000, MAX_WAIT_MS)
+        ready = [fd for fd, _ in self._poll.poll(wait_ms)]
         for fd in ready:
             if self._number.get(fd) == 0:
                 self._write(fd)

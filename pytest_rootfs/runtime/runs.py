@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_rootfs.errors import CommandFailed, CommandTimeout, ContainerError
+from pytest_rootfs.errors import shown as shown_command
+from pytest_rootfs.runtime.client import CALL_TIMEOUT_S
 from pytest_rootfs.runtime.process import CompletedProcess, Ending, Process, joined
 
 TAIL_BYTES = 4000
@@ -62,14 +64,18 @@ def finish(process: Process, record: CommandRecord, data: bytes | None, limit_s:
         out, err, is_late = process.finish(data, time.monotonic() + limit_s)
         if is_late:
             process.kill_tree()
-            more_out, more_err, _ = process.finish(None, None)
+            more_out, more_err, _ = process.finish(None, time.monotonic() + CALL_TIMEOUT_S)
             out, err = joined(out, more_out), joined(err, more_err)
     except BaseException:
         with contextlib.suppress(ContainerError, OSError):
             process.kill_tree()  # Ctrl-C, say: nothing goes on behind the test's back
         raise
     ending = process.ending
-    assert ending is not None  # finish returns when the command has ended
+    if ending is None:
+        raise ContainerError(
+            f"command {shown_command(process.args)} cannot be killed: it ignores even SIGKILL",
+            hint="close the container; a file system or a device may be stuck",
+        )
     record.returncode, record.duration_s = ending.returncode, ending.duration_s
     record.timed_out = is_late
     record.output_tail = _tail(out, err)

@@ -20,6 +20,7 @@ from typing import Any
 
 from pytest_rootfs import errors
 from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
+from pytest_rootfs.kernel import cgroups
 from pytest_rootfs.runtime import ids, protocol
 from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
 
@@ -102,12 +103,18 @@ class Session:
                     return self.create(key, plan, tree_fds)
         except (StepFailed, PeerGone) as error:
             protocol.close_all(fds)
+            fds.clear()
             reason = f": {error}" if isinstance(error, StepFailed) else ", it died meanwhile"
             if "id" in answers:
                 reason += self._give_up(str(answers["id"]))
             elif isinstance(error, PeerGone):
                 raise
             raise ContainerError(f"the container cannot be started{reason}") from error
+        except BaseException:
+            protocol.close_all(fds)
+            if "id" in answers:
+                self.spawner.ask({"op": "release", "id": answers["id"]}).close()
+            raise
         finally:
             conversation.close()
         peer = Peer(socket.socket(fileno=fds[0]))
@@ -178,7 +185,7 @@ class Session:
             },
             "layers_path": str(layers_path),
             "makes_ahead": self._makes_ahead,
-            "cgroup": os.environ.get("PYTEST_ROOTFS_CGROUP"),
+            "cgroup": os.environ.get(cgroups.SETTING),
         }
         try:
             answer, _ = self._warden.call(message, [spawner_fd, layers_fd])

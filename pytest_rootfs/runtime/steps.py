@@ -25,17 +25,14 @@ if TYPE_CHECKING:
 
     from pytest_rootfs.runtime.init import Start
 
-NOFILE_SOFT = 1024
 IFREQ_FLAGS = struct.Struct("16sh14x")  # struct ifreq with ifr_flags, linux/if.h
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 
 def set_rlimits(_start: Start) -> None:
-    """Give every container the same soft limits, as far as the host's hard ones allow."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    soft = NOFILE_SOFT if hard == resource.RLIM_INFINITY else min(NOFILE_SOFT, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    """Let no process of a container write a core file into it."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def join_groups(start: Start) -> None:

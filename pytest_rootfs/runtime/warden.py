@@ -279,11 +279,11 @@ def _run_helper(argv: list[str]) -> None:
     """Run newuidmap or newgidmap; its words become the error's."""
     words_r, words_w = os.pipe()
     actions = [(os.POSIX_SPAWN_DUP2, words_w, 2), (os.POSIX_SPAWN_DUP2, words_w, 1)]
-    try:
-        pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions)
-    finally:
-        os.close(words_w)
     with open(words_r, encoding="utf-8", errors="replace") as stream:
+        try:
+            pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions)
+        finally:
+            os.close(words_w)
         words = stream.read(4096)
     _, status = os.waitpid(pid, 0)
     if status:
