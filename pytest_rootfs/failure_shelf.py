@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -102,7 +103,8 @@ class Failures:
             if position > 0 and (position >= count or kept_bytes > size):
                 doomed.append(failure.id)
         for failure_id in doomed:
-            self.remove(failure_id)
+            with suppress(FailureNotFound):  # another session sweeps as well
+                self.remove(failure_id)
         return doomed
 
     def publish(self, failure: Failure) -> Failure:

@@ -84,18 +84,17 @@ def keep(
 def look(container: Container) -> KeptContainer:
     """Return the evidence of a container, live or dead but retained, without its files."""
     gaps: list[str] = []
-    options, built = container.options, container.built
-    image_env = dict(pair.partition("=")[::2] for pair in built.config.env)
+    options, built, defaults = container.options, container.built, container.defaults
     processes: list[JsonObject] = []
     if not container.is_closed:
         processes = _evidence(gaps, "processes", container.processes, [])
     return KeptContainer(
         name=container.name,
         image=_image(built),
-        user=options.user or built.config.user or "root",
-        workdir=options.workdir or built.config.working_dir or "/",
+        user=defaults["user"],
+        workdir=defaults["cwd"],
         hostname=container.hostname,
-        env={**image_env, **(options.env or {})},
+        env=dict(defaults["env"]),
         options=_asked(options),
         limits={**dataclasses.asdict(options.limits), "timeout": options.timeout_s},
         limits_hit=tuple(_evidence(gaps, "limits", container.limits_hit, [])),

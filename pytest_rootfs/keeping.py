@@ -94,12 +94,12 @@ class Keeper:
 
         if self._output is None:
             return
-        test = re.sub(r"[^\w.-]+", "_", failure.nodeid.rpartition("::")[2])[:60]
-        target = self._output / f"{failure.id}-{test.strip('_')}"
+        target = self._output / f"{failure.id}-{_file_name(failure.nodeid.rpartition('::')[2])}"
         self._output.mkdir(parents=True, exist_ok=True)
         store = self._engine.store
         for number, kept in enumerate(failure.containers):
-            place = target if number == 0 else target / "containers" / f"{number}-{kept.name}"
+            name = f"{number}-{_file_name(kept.name)}"
+            place = target if number == 0 else target / "containers" / name
             if kept.manifest:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 oci.export(store, kept.manifest, place, format="dir")
@@ -116,6 +116,11 @@ def sweep(store_root: Path, *, project: Path, count: int, size_bytes: int) -> se
         return set(failures.Failures(store).sweep(count, size_bytes, project=project))
     finally:
         store.close()
+
+
+def _file_name(text: str) -> str:
+    """Return a text as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", text)[:60].strip("_")
 
 
 def _properties(containers: list[Container], failure: Failure | None) -> list[tuple[str, object]]:

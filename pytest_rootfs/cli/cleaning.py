@@ -67,7 +67,7 @@ def _gc(args: argparse.Namespace) -> int:
 
 def _remove(engine: Engine, folder_fd: int, name: bytes) -> None:
     """Delete a tree: as ourselves, else as the containers' root, whose files layers hold."""
-    from pytest_rootfs.store.trees import remove_tree_at  # noqa: PLC0415  for this verb only
+    from pytest_rootfs.kernel.trees import remove_tree_at  # noqa: PLC0415  for this verb only
 
     try:
         remove_tree_at(folder_fd, name)

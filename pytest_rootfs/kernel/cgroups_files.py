@@ -156,7 +156,7 @@ def cpu_quota_us(cpus: float) -> int:
 def session_name() -> str:
     """Return the name of the calling process's folder: boot, pid, start time."""
     pid = os.getpid()
-    return f"{PREFIX}{_boot_id8()}-{pid}-{_start_time(pid)}"
+    return f"{PREFIX}{_boot_id8()}-{pid}-{start_time(pid)}"
 
 
 def is_orphan(name: str) -> bool:
@@ -165,7 +165,7 @@ def is_orphan(name: str) -> bool:
     if not name.startswith(PREFIX) or len(parts) != 3 or not parts[1].isdigit():
         return False
     boot_id8, pid, start_time = parts
-    return boot_id8 != _boot_id8() or _start_time(int(pid)) != start_time
+    return boot_id8 != _boot_id8() or start_time(int(pid)) != start_time
 
 
 def remove_tree(parent: Folder, name: str) -> bool:
@@ -206,7 +206,7 @@ def _boot_id8() -> str:
     return read_text("/proc/sys/kernel/random/boot_id")[:8]
 
 
-def _start_time(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
     """Return field 22 of /proc/PID/stat (proc(5)); None for a process that is gone or a zombie."""
     try:
         fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()

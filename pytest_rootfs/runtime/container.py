@@ -75,6 +75,11 @@ class Container:
         return self.options.limits
 
     @property
+    def defaults(self) -> Mapping[str, Any]:  # Any: `env` is a mapping, `cwd` and `user` are texts
+        """Environment, working directory and user of a command that names none."""
+        return self._defaults
+
+    @property
     def is_closed(self) -> bool:
         """Tell whether `close` was called."""
         return self._state == "closed"

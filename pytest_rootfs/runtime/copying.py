@@ -19,6 +19,7 @@ def copy_in(source: Path, target: ContainerPath, *, into: bool) -> None:
     `into` says that the target was written with a slash at its end; an existing folder is one too.
     Raises the errors of `pathlib`.
     """
+    source = Path(os.path.abspath(source))  # `.` and `..` have no name; a last symlink stays one
     source.lstat()  # raises before anything is made
     if into or target.is_dir():
         target = target / source.name
@@ -52,7 +53,8 @@ def copy_out(source: ContainerPath, target: Path, *, into: bool) -> None:
     """
     if into or target.is_dir():
         target.mkdir(parents=True, exist_ok=True)
-        target = target / (source.name or "root")
+        # a name of `..` would spread the container's files over the folder above
+        target = target / (source.name if source.name not in ("", "..") else "root")
     mode = source.stat().st_mode
     target.parent.mkdir(parents=True, exist_ok=True)
     _copy_out(source, target, mode)

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from pytest_rootfs.kernel import mounts
+from pytest_rootfs.kernel.cgroups_files import start_time
+from pytest_rootfs.kernel.trees import remove_tree_at
 from pytest_rootfs.runtime import init_layer
+from pytest_rootfs.runtime.init_layer import FOLDER_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 PREFIX = ".rw-"
 
 
@@ -33,6 +34,7 @@ class RwLayer:
     ) -> None:
         """Make them, with the attributes of the image's root; on disk as `name` in `disk`."""
         self.folder_fd = folder_fd
+        self.upper_fd = -1
         self.is_on_disk = disk >= 0
         self._disk = disk
         self._name = name
@@ -42,15 +44,19 @@ class RwLayer:
             self.upper_fd = os.open("upper", FOLDER_FLAGS, dir_fd=folder_fd)
             init_layer.copy_attributes(root, self.upper_fd)
         except OSError:
-            os.close(folder_fd)
+            try:
+                self.close()
+            except OSError:
+                pass  # the first error is the one to report
             raise
 
     def close(self) -> None:
         """Give it up. A temporary file system is gone with its last user; a folder is removed."""
-        os.close(self.upper_fd)
+        if self.upper_fd >= 0:
+            os.close(self.upper_fd)
         os.close(self.folder_fd)
         if self.is_on_disk:
-            remove_tree(self._disk, self._name)
+            remove_tree_at(self._disk, self._name.encode())
 
 
 class RwLayers:
@@ -60,7 +66,7 @@ class RwLayers:
         """Find out what this kernel can; `layers_fd` is where folders are made if need be."""
         self._layers_fd = layers_fd
         self._count = 0
-        self._prefix = f"{PREFIX}{os.getpid()}-{_start_time(os.getpid())}-"
+        self._prefix = f"{PREFIX}{os.getpid()}-{start_time(os.getpid())}-"
         self.are_on_disk = not _tmpfs_has_attributes()
         if self.are_on_disk:
             self._sweep()
@@ -72,41 +78,35 @@ class RwLayers:
         self._count += 1
         name = f"{self._prefix}{self._count}"
         os.mkdir(name, 0o700, dir_fd=self._layers_fd)
-        folder_fd = os.open(name, FOLDER_FLAGS, dir_fd=self._layers_fd)
+        try:
+            folder_fd = os.open(name, FOLDER_FLAGS, dir_fd=self._layers_fd)
+        except OSError:
+            os.rmdir(name, dir_fd=self._layers_fd)
+            raise
         return RwLayer(folder_fd, root, disk=self._layers_fd, name=name)
 
     def _sweep(self) -> None:
         """Remove the folders of sessions that were killed."""
         folder_fd = os.open(".", FOLDER_FLAGS, dir_fd=self._layers_fd)
         try:
-            names = [name for name in os.listdir(folder_fd) if name.startswith(PREFIX)]
+            names = [name for name in os.listdir(folder_fd) if _is_abandoned(name)]
         finally:
             os.close(folder_fd)
         for name in names:
-            pid, started, _ = name[len(PREFIX) :].split("-")
-            if _start_time(int(pid)) != started:
-                remove_tree(self._layers_fd, name)
+            try:
+                remove_tree_at(self._layers_fd, os.fsencode(name))
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:  # another session is sweeping it as well
+                    raise
 
 
-def remove_tree(parent_fd: int, name: str) -> None:
-    """Remove a folder and all below it; what an overlay leaves has mode 000, so the owner does it.
-
-    Gone already, or going because somebody else removes it, is success.
-    """
-    try:
-        os.chmod(name, 0o700, dir_fd=parent_fd)
-        folder_fd = os.open(name, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=parent_fd)
-        try:
-            for entry in os.listdir(folder_fd):
-                if stat.S_ISDIR(os.stat(entry, dir_fd=folder_fd, follow_symlinks=False).st_mode):
-                    remove_tree(folder_fd, entry)
-                else:
-                    os.unlink(entry, dir_fd=folder_fd)
-        finally:
-            os.close(folder_fd)
-        os.rmdir(name, dir_fd=parent_fd)
-    except FileNotFoundError:
-        pass  # as promised above
+def _is_abandoned(name: str) -> bool:
+    """Tell whether a folder is that of a session which is gone; one with an odd name is not."""
+    pid, _, rest = name.removeprefix(PREFIX).partition("-")
+    started, dash, _ = rest.partition("-")
+    if not name.startswith(PREFIX) or not dash or not pid.isdecimal():
+        return False
+    return start_time(int(pid)) != started
 
 
 def _tmpfs_has_attributes() -> bool:
@@ -124,12 +124,3 @@ def _tmpfs_has_attributes() -> bool:
     finally:
         os.close(mount_fd)
     return True
-
-
-def _start_time(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot (proc(5)); "" when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stream:
-            return stream.read().rpartition(b") ")[2].split()[19].decode()
-    except OSError:
-        return ""

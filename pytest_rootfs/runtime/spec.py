@@ -116,7 +116,8 @@ def _absolute_path(key: str, value: object) -> str:
     return path
 
 
-def _hostname(key: str, value: object) -> str:
+def checked_hostname(key: str, value: object) -> str:
+    """Return a host name as it is; raises ValueError naming the key for what is none."""
     name = _text(key, value)
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", name, re.ASCII):
         raise ValueError(f"{key}={value!r} is not a host name: up to 64 letters, digits, - and .")
@@ -165,6 +166,8 @@ def _mounts(key: str, value: object) -> tuple[Mount, ...]:
             raise ValueError(f'{key} has the mode {mode!r}: give "ro" or "rw"')
         if not isinstance(item[0], (str, os.PathLike)):
             raise ValueError(f"{key} has the source {item[0]!r}, which is not a path")
+        if "\0" in os.fsdecode(item[0]):
+            raise ValueError(f"{key} has the source {item[0]!r}, which holds a null character")
         source = Path(item[0]).absolute()
         found.append(Mount(source=source, target=_target(key, item[1]), is_readonly=mode == "ro"))
     return tuple(found)
@@ -218,7 +221,7 @@ _CHECKS = {
     "user": _text,
     "workdir": _absolute_path,
     "env": _env,
-    "hostname": _hostname,
+    "hostname": checked_hostname,
     "memory": settings.parse_size,
     "cpus": lambda key, value: settings.parse_positive(key, value, unit="cores"),
     "pids": settings.parse_count,

@@ -15,10 +15,10 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any  # arguments and results are JSON
 
+from pytest_rootfs.kernel.trees import remove_tree_at
 from pytest_rootfs.store.changes import diff, pack
 from pytest_rootfs.store.layers import unpack
 from pytest_rootfs.store.lookups import find
-from pytest_rootfs.store.trees import remove_tree_at
 
 Arguments = dict[str, Any]
 _OPEN_FILES = 65536
