@@ -195,13 +195,17 @@ def shown(command: str | Argv) -> str:
 def _ending(returncode: int) -> str:
     if returncode >= 0:
         return f"failed with exit status {returncode}"
+    return f"was killed by {signal_name(-returncode)}"
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal; a number without one is `signal 99`."""
     import signal  # noqa: PLC0415  only a failing command needs it
 
     try:
-        name = signal.Signals(-returncode).name
+        return signal.Signals(number).name
     except ValueError:
-        name = f"signal {-returncode}"
-    return f"was killed by {name}"
+        return f"signal {number}"
 
 
 def _outputs(stdout: Output, stderr: Output) -> str:

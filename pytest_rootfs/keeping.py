@@ -94,11 +94,11 @@ class Keeper:
 
         if self._output is None:
             return
-        target = self._output / f"{failure.id}-{_file_name(failure.nodeid.rpartition('::')[2])}"
+        target = self._output / f"{failure.id}-{file_name(failure.nodeid.rpartition('::')[2])}"
         self._output.mkdir(parents=True, exist_ok=True)
         store = self._engine.store
         for number, kept in enumerate(failure.containers):
-            name = f"{number}-{_file_name(kept.name)}"
+            name = f"{number}-{file_name(kept.name)}"
             place = target if number == 0 else target / "containers" / name
             if kept.manifest:
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def sweep(store_root: Path, *, project: Path, count: int, size_bytes: int) -> se
         store.close()
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """Return a text as a part of a file's name."""
     return re.sub(r"[^\w.-]+", "_", text)[:60].strip("_")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_rootfs.errors import signal_name
+
 if TYPE_CHECKING:
     from pytest_rootfs.failure_record import KeptContainer
 
@@ -131,17 +133,8 @@ def _status(command: Entry) -> str:
     elif returncode is None:
         status = "still running"
     elif returncode < 0:
-        status = f"killed by {_signal_name(-returncode)}"
+        status = f"killed by {signal_name(-returncode)}"
     else:
         status = f"exit status {returncode}"
     duration_s = command.get("duration_s")
     return status if duration_s is None else f"{status}, {duration_s:.2f} s"
-
-
-def _signal_name(number: int) -> str:
-    import signal  # noqa: PLC0415  only a killed command needs it
-
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -82,7 +82,10 @@ class Session:
         engine raises.
         """
         from pytest_rootfs import marks  # noqa: PLC0415  first container
+        from pytest_rootfs.runtime.spec import checked_hostname  # noqa: PLC0415  likewise
 
+        if name is not None:
+            checked_hostname("name", name)  # commands see it as the host's
         wish: dict[str, object] = {"image": image, **keywords}
         self._tell("pytest_rootfs_container_config", config=wish)
         wanted, keep, options = marks.split(wish, self.defaults)

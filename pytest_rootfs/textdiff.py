@@ -1,9 +1,14 @@
-"""Show how a text file differs, as `diff -u` does."""
+"""Show how a text file differs, as `diff -u` does, in a time that is bounded."""
 
 from __future__ import annotations
 
-import difflib
-import io
+import re
+from collections.abc import Iterator
+from difflib import unified_diff
+
+_COMPARED_LINES = 20_000
+"""More differing lines than this on a side are not compared: difflib's time is quadratic."""
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")  # splitlines() would split at carriage returns, too
 
 
 def unified(path: str, before: bytes | None, after: bytes | None) -> str:
@@ -13,20 +18,61 @@ def unified(path: str, before: bytes | None, after: bytes | None) -> str:
     """
     if before == after:
         return ""
-    if b"\0" in (before or b"") or b"\0" in (after or b""):
+    old, new = before or b"", after or b""
+    if b"\0" in old or b"\0" in new:
         return f"Binary files a{path} and b{path} differ\n"
-    lines = difflib.unified_diff(
-        _lines(before),
-        _lines(after),
-        "/dev/null" if before is None else f"a{path}",
-        "/dev/null" if after is None else f"b{path}",
-    )
-    return "".join(line if line.endswith("\n") else f"{line}{NO_NEWLINE}" for line in lines)
+    name = path.encode(errors="surrogateescape")
+    old_name = b"/dev/null" if before is None else b"a" + name
+    new_name = b"/dev/null" if after is None else b"b" + name
+    lines = unified_lines(old, new, old_name, new_name)
+    return b"".join(line + b"\n" for line in lines).decode(errors="replace")
 
 
-NO_NEWLINE = "\n\\ No newline at end of file\n"
+def unified_lines(before: bytes, after: bytes, old_name: bytes, new_name: bytes) -> Iterator[bytes]:
+    """Write a unified diff of two texts, as lines without their ends; none when they are the same.
+
+    Equal beginnings and ends are put aside first, so that a small change in a large file is cheap.
+    """
+    old, new = _LINE.findall(before), _LINE.findall(after)
+    start = _common(old, new)
+    end = _common(old[start:][::-1], new[start:][::-1])
+    if max(len(old), len(new)) - start - end > _COMPARED_LINES:
+        yield b"--- " + old_name
+        yield b"+++ " + new_name
+        yield b"too many lines differ to compare: %d -> %d lines" % (len(old), len(new))
+        return
+    first, last = max(start - 3, 0), max(end - 3, 0)
+    texts = [
+        [line.decode("latin-1") for line in lines[first : len(lines) - last]]
+        for lines in (old, new)
+    ]
+    lines = unified_diff(texts[0], texts[1], old_name.decode("latin-1"), new_name.decode("latin-1"))
+    for line in lines:
+        yield from _finished(_moved(line, first).encode("latin-1"))
 
 
-def _lines(content: bytes | None) -> list[str]:
-    text = (content or b"").decode("utf-8", "replace")
-    return list(io.StringIO(text, newline="\n"))  # str.splitlines breaks at \r, \f and more
+def _common(left: list[bytes], right: list[bytes]) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((index for index, (one, two) in pairs if one != two), min(len(left), len(right)))
+
+
+def _moved(line: str, offset: int) -> str:
+    """Shift the line numbers of a hunk header by what was put aside before it."""
+    if not offset or not line.startswith("@@ "):
+        return line
+    _, old, new, tail = line.split(" ", 3)
+    return f"@@ {_shifted(old, offset)} {_shifted(new, offset)} {tail}"
+
+
+def _shifted(span: str, offset: int) -> str:
+    start, comma, count = span[1:].partition(",")
+    return f"{span[0]}{int(start) + offset}{comma}{count}"
+
+
+def _finished(line: bytes) -> Iterator[bytes]:
+    if line.endswith(b"\n"):
+        yield line[:-1]
+        return
+    yield line
+    if not line.startswith(b"@@"):
+        yield b"\\ No newline at end of file"

@@ -285,6 +285,20 @@ def test_sweep_leaves_other_projects_alone(failures: Failures, make: Make) -> No
     assert failures.sweep(1, 1 << 40, project=Path("/project")) == ["bbbbbb"]
 
 
+def test_sweep_goes_on_after_another(
+    failures: Failures, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("aaaaaa", "bbbbbb", "cccccc"):
+        make(name)
+    listed = failures.list()
+    failures.remove("bbbbbb")
+    monkeypatch.setattr(Failures, "list", lambda *_: listed)
+
+    failures.sweep(1, 1 << 40)
+
+    assert [path.name for path in failures.store.failures_dir.iterdir()] == ["cccccc"]
+
+
 def test_summary_line_is_as_documented() -> None:
     nodeid = "tests/test_x.py::test_install"
 

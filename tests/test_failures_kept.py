@@ -166,6 +166,18 @@ def test_odd_names_are_kept(engine: Engine, keep: Keep) -> None:
     assert kinds(read) == {name: "added"}
 
 
+def test_failure_without_users_is_entered(engine: Engine, keep: Keep) -> None:
+    from pytest_rootfs.cli.sessions import start_kept
+
+    with engine.start("minimal") as container:
+        container.run("rm /etc/passwd")
+        kept = keep(container).main
+
+    with start_kept(engine, kept) as container:
+        assert container.run("id -u").stdout == "0\n"
+    assert (kept.user, kept.workdir) == ("0", "/")
+
+
 @needs("memory")
 def test_limit_that_was_hit_is_told(engine: Engine, keep: Keep) -> None:
     from pytest_rootfs.runtime.spec import ContainerOptions

@@ -27,19 +27,18 @@ CODE = sorted(
     path for top in ("pytest_rootfs", "fixtures", "images") for path in (ROOT / top).rglob("*.py")
 )
 LAYERS = [  # lowest first; a module imports from layers below its own, and from its own folder
-    {"errors", "settings", "textdiff"},
-    {"kernel", "changeset", "options"},
-    {"store", "runtime"},
-    {"image"},
-    {"builder", "rw_layers"},
-    {"build_steps"},
+    {"errors", "settings"},
+    {"kernel"},
+    {"changeset", "textdiff", "options"},
+    {"image", "store", "runtime"},
+    {"builder"},
+    {"rw_layers", "build_steps"},
     {"engine"},
-    {"failures", "report", "marks", "hooks", "terminals"},
+    {"failures", "report", "terminals", "marks", "hooks"},
     {"attempts"},
     {"keeping"},
     {"session"},
-    {"cli"},
-    {"plugin"},
+    {"plugin", "cli"},
     {"fixtures", "images", "__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -95,6 +94,13 @@ def test_imports_point_down() -> None:
 
 def test_every_module_has_a_layer() -> None:
     assert {layer_of(path) for path in CODE} - RANK.keys() == {"__init__"}
+
+
+def test_design_shows_the_layers() -> None:
+    section = (ROOT / "docs/design.md").read_text().partition("\n## Layers of code\n")[2]
+    lines = section.split("```")[1].strip().splitlines()
+
+    assert [set(line[:38].split()) for line in reversed(lines)] == LAYERS
 
 
 def test_only_the_doors_import_pytest() -> None:

@@ -8,12 +8,10 @@ files, symbolic links, modes and owners are one line each.
 from __future__ import annotations
 
 import argparse
-import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import unified_diff
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -27,15 +25,13 @@ from pytest_rootfs.cli.sessions import (
     start_kept,
 )
 from pytest_rootfs.cli.verbs import NotFound, Verb, add_container, add_failure
+from pytest_rootfs.textdiff import unified_lines
 
 if TYPE_CHECKING:
     from pytest_rootfs.failures import KeptContainer
     from pytest_rootfs.runtime.container import Container
 
-_COMPARED_LINES = 20_000
-"""More differing lines than this on a side are not compared: difflib's time is quadratic."""
 _READ_BYTES = 16 << 20
-_LINE = re.compile(rb"[^\n]*\n|[^\n]+")  # splitlines() would split at carriage returns, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,58 +142,7 @@ def _compare_content(name: bytes, before: Side, after: Side) -> Iterator[bytes]:
         return
     old_name = b"a" + name if before.kind == "-" else b"/dev/null"
     new_name = b"b" + name if after.kind == "-" else b"/dev/null"
-    yield from unified(_LINE.findall(old), _LINE.findall(new), old_name, new_name)
-
-
-def unified(
-    old: list[bytes], new: list[bytes], old_name: bytes, new_name: bytes
-) -> Iterator[bytes]:
-    """Write a unified diff of lines, as lines without their ends.
-
-    Equal beginnings and ends are put aside first, so that a small change in a large file is cheap.
-    """
-    start = _common(old, new)
-    end = _common(old[start:][::-1], new[start:][::-1])
-    if max(len(old), len(new)) - start - end > _COMPARED_LINES:
-        yield b"--- " + old_name
-        yield b"+++ " + new_name
-        yield b"too many lines differ to compare: %d -> %d lines" % (len(old), len(new))
-        return
-    first, last = max(start - 3, 0), max(end - 3, 0)
-    texts = [
-        [line.decode("latin-1") for line in lines[first : len(lines) - last]]
-        for lines in (old, new)
-    ]
-    lines = unified_diff(texts[0], texts[1], old_name.decode("latin-1"), new_name.decode("latin-1"))
-    for line in lines:
-        yield from _finished(_moved(line, first).encode("latin-1"))
-
-
-def _common(left: list[bytes], right: list[bytes]) -> int:
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((index for index, (one, two) in pairs if one != two), min(len(left), len(right)))
-
-
-def _moved(line: str, offset: int) -> str:
-    """Shift the line numbers of a hunk header by what was put aside before it."""
-    if not offset or not line.startswith("@@ "):
-        return line
-    _, old, new, tail = line.split(" ", 3)
-    return f"@@ {_shifted(old, offset)} {_shifted(new, offset)} {tail}"
-
-
-def _shifted(span: str, offset: int) -> str:
-    start, comma, count = span[1:].partition(",")
-    return f"{span[0]}{int(start) + offset}{comma}{count}"
-
-
-def _finished(line: bytes) -> Iterator[bytes]:
-    if line.endswith(b"\n"):
-        yield line[:-1]
-        return
-    yield line
-    if not line.startswith(b"@@"):
-        yield b"\\ No newline at end of file"
+    yield from unified_lines(old, new, old_name, new_name)
 
 
 def _print(lines: Iterable[bytes]) -> None:

@@ -14,15 +14,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rootfs.cli.output import print_json, print_table
+from pytest_rootfs.cli.output import CHANGE_LETTERS, print_json, print_table
 from pytest_rootfs.cli.sessions import failed_container
 from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb, add_container, add_failure, add_json
 
 if TYPE_CHECKING:
     from pytest_rootfs.failures import KeptContainer
     from pytest_rootfs.runtime.path import ContainerPath
-
-_LETTERS = {"added": "A", "modified": "M", "deleted": "D"}
 
 
 def _configure_ls(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +36,7 @@ def _ls(args: argparse.Namespace) -> int:
         _require(folder, args.path)
         is_folder = folder.is_dir()
         found = sorted(folder.iterdir(), key=lambda path: path.name) if is_folder else [folder]
-        marks = {change["path"]: _LETTERS[change["kind"]] for change in kept.changes}
+        marks = {change["path"]: CHANGE_LETTERS[change["kind"]] for change in kept.changes}
         entries = [_entry(path, marks.get(str(path), "")) for path in found]
         if is_folder:
             entries += _deleted(kept, str(folder), {str(path) for path in found})

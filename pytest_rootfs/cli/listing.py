@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from pytest_rootfs.cli.output import (
+    CHANGE_LETTERS,
     heading,
     local_time,
     note,
@@ -22,7 +23,6 @@ from pytest_rootfs.settings import shown_size
 
 _SHOWN_CHANGES = 50
 _SHOWN_COMMANDS = 20
-_LETTERS = {"added": "A", "modified": "M", "deleted": "D"}
 _COLOURS = {"added": "green", "modified": "yellow", "deleted": "red"}
 
 
@@ -172,7 +172,7 @@ def _show_changes(kept: KeptContainer) -> None:
     print(f"\n{heading(f'changes ({len(kept.changes)})')}")
     for change in kept.changes[:_SHOWN_CHANGES]:
         kind = str(change["kind"])
-        letter = painted(_LETTERS.get(kind, "?"), _COLOURS.get(kind, "bold"))
+        letter = painted(CHANGE_LETTERS.get(kind, "?"), _COLOURS.get(kind, "bold"))
         print(f"  {letter} {safe(change['path'])}")
     if (left_out := len(kept.changes) - _SHOWN_CHANGES) > 0:
         print(f"  … and {left_out} more: --json shows them")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
+CHANGE_LETTERS = {"added": "A", "modified": "M", "deleted": "D"}
 _FOLDED = ("test", "name", "error")
 """Columns that may take several lines where the terminal is too narrow."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -164,8 +164,8 @@ def is_orphan(name: str) -> bool:
     parts = name.removeprefix(PREFIX).split("-")
     if not name.startswith(PREFIX) or len(parts) != 3 or not parts[1].isdigit():
         return False
-    boot_id8, pid, start_time = parts
-    return boot_id8 != _boot_id8() or start_time(int(pid)) != start_time
+    boot_id8, pid, started = parts
+    return boot_id8 != _boot_id8() or start_time(int(pid)) != started
 
 
 def remove_tree(parent: Folder, name: str) -> bool:

@@ -8,6 +8,7 @@ the call and its argument. Policy, paths and fallbacks are beyond its scope. Cal
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -35,13 +36,11 @@ MS_REMOUNT = 32
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
-MS_SLAVE = 0x80000
 MNT_DETACH = 2
 OPEN_TREE_CLONE = 1
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
-MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_IDMAP = 0x00100000
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
@@ -54,16 +53,13 @@ FSCONFIG_CMD_CREATE = 6
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
-AT_SYMLINK_NOFOLLOW = 0x100
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
-PR_SET_KEEPCAPS = 8
 PR_CAPBSET_DROP = 24
-PR_SET_NO_NEW_PRIVS = 38
 
 _LIBC = ctypes.PyDLL(None, use_errno=True)  # PyDLL: the GIL stays held across clone3, as in os.fork
 _int, _uint, _long, _str = ctypes.c_int, ctypes.c_uint, ctypes.c_long, ctypes.c_char_p
@@ -292,6 +288,18 @@ def openat2(dir_fd: int, path: str | bytes, flags: int, *, mode: int = 0, resolv
     return _checked(result, "openat2", path)
 
 
+def open_inside(path: str, flags: int, mode: int = 0) -> int:
+    """Open a path inside the current directory, which absolute paths and links start from.
+
+    No link, no `..` and no magic link of proc leads out of it. Raises OSError (EINVAL) for a path
+    with a null character, where the kernel's copy of it would end.
+    """
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "a path cannot hold a null character", path)
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+    return openat2(AT_FDCWD, path, flags, mode=mode, resolve=resolve)
+
+
 def clone3(flags: int, *, cgroup_fd: int = 0) -> tuple[int, int]:
     """Fork into new namespaces; return (pid, pidfd) in the parent, (0, -1) in the child; clone3(2).
 
@@ -315,6 +323,20 @@ def clone3(flags: int, *, cgroup_fd: int = 0) -> tuple[int, int]:
     ctypes.set_errno(error)
     _checked(pid, "clone3", hex(flags))
     return pid, pidfd.value
+
+
+def set_title(title: str) -> None:
+    """Replace the command line of this process, which its forks inherit, in /proc/self/cmdline.
+
+    The words lie between `arg_start` and `arg_end` (proc_pid_stat(5), fields 48 and 49) in memory
+    of our own; the rest is filled with null characters, which readers cut off.
+    """
+    with open("/proc/self/stat", "rb") as stream:
+        fields = stream.read().rpartition(b") ")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    if 0 < start < end:
+        size = end - start
+        ctypes.memmove(start, title.encode()[: size - 1].ljust(size, b"\0"), size)
 
 
 def capset(*, effective: int, permitted: int, inheritable: int) -> None:

@@ -19,10 +19,11 @@ def copy_in(source: Path, target: ContainerPath, *, into: bool) -> None:
     `into` says that the target was written with a slash at its end; an existing folder is one too.
     Raises the errors of `pathlib`.
     """
-    source = Path(os.path.abspath(source))  # `.` and `..` have no name; a last symlink stays one
+    if source.name in ("", ".."):
+        source = source.resolve()  # `.` and `..` are no names to copy to
     source.lstat()  # raises before anything is made
     if into or target.is_dir():
-        target = target / source.name
+        target = target / (source.name or "root")
     target.parent.mkdir(parents=True, exist_ok=True)
     _copy_in(source, target)
 

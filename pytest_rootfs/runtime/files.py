@@ -7,10 +7,9 @@ descriptor: no image can lead a path anywhere else.
 
 from __future__ import annotations
 
-import errno
 import os
 
-from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.kernel.syscalls import open_inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,25 +19,17 @@ if TYPE_CHECKING:
 
     Answer = tuple[Message, list[int]]
 
-RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-
-
-def _open_at(path: str, flags: int, mode: int = 0) -> int:
-    if "\0" in path:
-        raise OSError(errno.EINVAL, "a path cannot hold a null character", path)
-    return syscalls.openat2(syscalls.AT_FDCWD, path, flags, mode=mode, resolve=RESOLVE)
-
 
 def open_file(message: Message) -> Answer:
     """Open a file; never waits for the other end of a FIFO."""
     flags = message["flags"]
     mode = message["mode"] if flags & os.O_CREAT else 0
-    return {}, [_open_at(message["path"], flags | os.O_NONBLOCK | os.O_NOCTTY, mode)]
+    return {}, [open_inside(message["path"], flags | os.O_NONBLOCK | os.O_NOCTTY, mode)]
 
 
 def stat_file(message: Message) -> Answer:
     """Stat a path; the fields are named as in os.stat_result."""
-    fd = _open_at(message["path"], os.O_PATH | (0 if message["follow"] else os.O_NOFOLLOW))
+    fd = open_inside(message["path"], os.O_PATH | (0 if message["follow"] else os.O_NOFOLLOW))
     try:
         status = os.fstat(fd)
     finally:
@@ -66,7 +57,7 @@ class _Parent:
     def __init__(self, path: str) -> None:
         folder, self.name = os.path.split(path.rstrip("/") or "/")
         self.name = self.name or "."
-        self.fd = _open_at(folder or "/", os.O_PATH | os.O_DIRECTORY)
+        self.fd = open_inside(folder or "/", os.O_PATH | os.O_DIRECTORY)
 
     def __enter__(self) -> _Parent:
         return self
@@ -101,7 +92,7 @@ def _change_owner(parent: _Parent, message: Message) -> None:
 
 
 def _change_mode(_parent: _Parent, message: Message) -> None:
-    fd = _open_at(message["path"], os.O_PATH)  # chmod(2) of a symlink changes its target
+    fd = open_inside(message["path"], os.O_PATH)  # chmod(2) of a symlink changes its target
     try:
         os.chmod(f"/proc/self/fd/{fd}", message["mode"])
     finally:
@@ -109,7 +100,7 @@ def _change_mode(_parent: _Parent, message: Message) -> None:
 
 
 def _change_owner_of_target(_parent: _Parent, message: Message) -> None:
-    fd = _open_at(message["path"], os.O_PATH)
+    fd = open_inside(message["path"], os.O_PATH)
     try:
         os.chown(f"/proc/self/fd/{fd}", message["uid"], message["gid"])
     finally:
@@ -117,7 +108,7 @@ def _change_owner_of_target(_parent: _Parent, message: Message) -> None:
 
 
 def _set_times(_parent: _Parent, message: Message) -> None:
-    fd = _open_at(message["path"], os.O_PATH)
+    fd = open_inside(message["path"], os.O_PATH)
     try:
         os.utime(f"/proc/self/fd/{fd}", ns=(message["atime_ns"], message["mtime_ns"]))
     finally:

@@ -16,7 +16,9 @@ class Home(Protocol):
     def touch(self, container: Container) -> None:
         """Note that the container is being used."""
 
-    def status(self, container: Container, *, wait_s: float = 0) -> dict[str, Any]:
+    def status(
+        self, container: Container, *, wait_s: float = 0
+    ) -> dict[str, Any]:  # Any: figures of many types, as JSON has them
         """Return `status` (of waitpid(2), None while alive) and `stats`.
 
         Waits up to `wait_s` seconds for the end of one that is dying.

@@ -15,6 +15,7 @@ from typing import Any
 
 from pytest_rootfs.kernel import capabilities, syscalls
 from pytest_rootfs.runtime.ids import Ids
+from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 
 DEVICES = {
@@ -38,7 +39,7 @@ READONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 INIT_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 SHM_BYTES = 64 << 20
 
-Step = tuple[Any, ...]
+Step = tuple[Any, ...]  # Any: JSON values of many types
 """A name and its arguments; JSON values."""
 
 
@@ -47,7 +48,7 @@ class Plan:
     """A plan and its name: containers of one spec share it."""
 
     key: str
-    content: Mapping[str, Any]
+    content: Mapping[str, Any]  # Any: JSON
     """JSON; see `make_plan` for its keys."""
 
     @property
@@ -92,8 +93,8 @@ def make_plan(
     """
     inner_uids = [[inside, inside, count] for inside, _, count in ids.uid_map]
     inner_gids = [[inside, inside, count] for inside, _, count in ids.gid_map]
-    has_host_view = "host" in layers and not has_host_tree
-    content: dict[str, Any] = {
+    has_host_view = HOST in layers and not has_host_tree
+    content: dict[str, Any] = {  # Any: JSON
         "layers": list(layers),
         "host_tree": len(mount_kinds) if has_host_tree else -1,
         "limits": {"memory": limits.memory, "cpus": limits.cpus, "pids": limits.pids},
@@ -134,7 +135,7 @@ def _init_layer(
     hostname: str,
     mount_kinds: Sequence[str],
     resolv_conf: str,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # Any: JSON
     targets = {tmpfs.target: "dir" for tmpfs in options.tmpfs or ()}
     for mount, kind in zip(options.mounts or (), mount_kinds, strict=True):
         targets[mount.target] = kind

@@ -40,6 +40,7 @@ def main(
 ) -> None:
     """Enter the user namespace, with the warden writing its maps, and serve; never returns."""
     unshared_w, mapped_r = handshake
+    syscalls.set_title("pytest-rootfs")  # a container shall not see paths of the host
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         parent.enter()

@@ -132,8 +132,7 @@ def bind_tree(start: Start, index: int, path: str) -> None:
 
 
 def _attach_inside(tree_fd: int, path: str) -> None:
-    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-    target_fd = syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=resolve)
+    target_fd = syscalls.open_inside(path, os.O_PATH)
     try:
         syscalls.move_mount(tree_fd, "", target_fd=target_fd)
     finally:

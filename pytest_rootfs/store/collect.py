@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_rootfs.kernel.trees import remove_tree_at
-from pytest_rootfs.store.digests import ALGORITHM, named_in
+from pytest_rootfs.store.digests import ALGORITHM, is_digest, named_in
 from pytest_rootfs.store.documents import JSON_BYTES_MAX
 from pytest_rootfs.store.locks import fresh_name, leads_to, locked, try_exclusive
 from pytest_rootfs.store.store import Store
@@ -120,7 +120,8 @@ def _take_blobs(store: Store, wanted: set[str]) -> Iterator[str]:
 def _take_layers(store: Store, wanted: set[str]) -> Iterator[str]:
     for path in (store.root / "layers").glob("*/*"):
         # the runtime keeps the rw layers of living containers here, too, under other names
-        if is_hex(path.name) and f"{ALGORITHM}:{path.name}" not in wanted:
+        digest = f"{ALGORITHM}:{path.name}"
+        if is_digest(digest) and digest not in wanted:
             path.rename(store.root / "trash" / fresh_name())
             yield path.name
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from pytest_rootfs.errors import ArchiveRejected
 
 Kind = Literal["file", "dir", "symlink", "hardlink", "char", "block", "fifo"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 BLOCK_BYTES = 512
 ROOT = b"."

@@ -27,7 +27,7 @@ from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.leases import Lease
 from pytest_rootfs.store.locks import Waiting, locked
 from pytest_rootfs.store.refs import Refs
-from pytest_rootfs.store.staged import FOLDER_FLAGS, Owner, StagedLayer, boot_id, give, layer_rel
+from pytest_rootfs.store.staged import FOLDER_FLAGS, Owner, StagedLayer, boot_id, give
 
 _IDMAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
@@ -107,7 +107,7 @@ class Store:
     def layers_fd(self, idmap: str, owner: Owner) -> int:
         """Return a descriptor of `layers/<idmap>/`, created and given to `owner` if needed.
 
-        A layer's files are below it in `layer_rel(diff_id)`. The caller closes the descriptor.
+        A layer's files are below it in `staged.layer_rel(diff_id)`. The caller closes.
         """
         folder = self._layers(idmap)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -140,13 +140,6 @@ class Store:
         except (FileNotFoundError, ValueError) as error:
             raise LayerCorrupt(f"layer {diff_id} is not unpacked for {idmap}") from error
         return dict(meta)
-
-    def open_layer(self, idmap: str, diff_id: str) -> int:
-        """Return a descriptor of a layer's root folder; the caller closes it."""
-        try:
-            return os.open(self._layers(idmap) / layer_rel(diff_id), FOLDER_FLAGS)
-        except FileNotFoundError as error:
-            raise LayerCorrupt(f"layer {diff_id} is not unpacked for {idmap}") from error
 
     def stage_layer(self, idmap: str, owner: Owner) -> StagedLayer:
         """Begin an unpacked layer: an empty folder that `owner` may fill through `.fd`."""

@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from pytest_rootfs.cli.diffs import Side, compare, unified
+from pytest_rootfs.cli.diffs import Side, compare
+from pytest_rootfs.textdiff import unified, unified_lines
 
 
 def file(content: bytes, mode: int = 0o644, owner: str = "0:0") -> Side:
@@ -28,7 +29,7 @@ def test_cut_diff_is_the_whole_diff(seed: int) -> None:
         new[position : position + chance.randrange(3)] = [b"new\n"] * chance.randrange(3)
     texts = [[line.decode() for line in lines] for lines in (old, new)]
 
-    found = b"\n".join(unified(old, new, b"a", b"b")).decode()
+    found = b"\n".join(unified_lines(b"".join(old), b"".join(new), b"a", b"b")).decode()
 
     lines = found.splitlines()[2:]
     assert restored(texts[0], lines) == texts[1]
@@ -59,7 +60,7 @@ def test_diff_without_common_ends_is_difflibs() -> None:
     old, new = ["a\n", "b\n", "c\n"], ["x\n", "b\n", "y\n"]
     expected = "".join(difflib.unified_diff(old, new, "a", "b"))
 
-    lines = unified([x.encode() for x in old], [x.encode() for x in new], b"a", b"b")
+    lines = unified_lines("".join(old).encode(), "".join(new).encode(), b"a", b"b")
 
     assert b"".join(line + b"\n" for line in lines).decode() == expected
 
@@ -79,6 +80,12 @@ def test_huge_rewrite_is_not_compared() -> None:
     assert shown(file(old), file(new))[2:] == [
         "too many lines differ to compare: 30000 -> 30000 lines"
     ]
+
+
+def test_huge_rewrite_of_one_file_is_bounded() -> None:
+    old = b"".join(b"%d\n" % number for number in range(30_000))
+
+    assert "too many lines differ" in unified("/p", old, old.replace(b"\n", b"x\n"))
 
 
 def test_small_change_in_a_huge_file_is_compared() -> None:

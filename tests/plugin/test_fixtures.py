@@ -33,6 +33,15 @@ def test_container_is_fresh_for_each_test(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["rootfs: root*, cgroup *, image minimal (*)"])
 
 
+@pytest.mark.parametrize("name", ["../x", "a b", "a\nb", "x" * 70])
+def test_name_that_no_host_can_have(pytester: pytest.Pytester, name: str) -> None:
+    pytester.makepyfile(f"def test_it(container_factory): container_factory(name={name!r})")
+
+    result = pytester.runpytest_subprocess()
+
+    result.stdout.fnmatch_lines(["E  *ValueError: name=*is not a host name*"])
+
+
 def test_second_name_is_the_same_object(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         "def test_it(container, rootfs_container): assert container is rootfs_container"

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from features import needs
 
+from pytest_rootfs import keeping
+
 pytestmark = needs("userns")
 
 Failures = Callable[[pytest.RunResult], list[dict[str, Any]]]
@@ -315,6 +317,10 @@ def test_output_gets_an_oci_layout(pytester: pytest.Pytester, failures: Failures
         map(_name, folder.iterdir())
     )
     assert (folder / "blobs" / failure["manifest"].replace(":", "/")).exists()
+
+
+def test_output_folder_is_one_name() -> None:
+    assert keeping.file_name("../db a") == ".._db_a"
 
 
 def test_old_failures_make_room(pytester: pytest.Pytester) -> None:

@@ -192,6 +192,27 @@ def test_hostile_symlink_does_not_lead_out(container: Container, tmp_path: Path)
     assert (tmp_path / "victim").read_text() == "untouched"
 
 
+def test_nameless_source_comes_out_as_root(container: Container, tmp_path: Path) -> None:
+    container.path("/d/sub").mkdir(parents=True)
+    container.path("/d/planted").write_text("hostile")
+
+    container.copy_out("/d/sub/..", f"{tmp_path}/out/")
+
+    assert os.listdir(tmp_path / "out") == ["root"]
+    assert (tmp_path / "out/root/planted").is_file()
+
+
+@pytest.mark.parametrize("source", [".", "sub/.."])
+def test_nameless_source_goes_in_by_its_name(
+    container: Container, tree: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tree)
+
+    container.copy_in(source, "/opt/")
+
+    assert container.path("/opt/tree/file").is_file()
+
+
 def test_earlier_copy_does_not_lead_out(container: Container, tmp_path: Path) -> None:
     (tmp_path / "private").mkdir()
     container.path("/d").mkdir()

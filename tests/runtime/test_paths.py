@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture(params=["minimal", "scratch"])
 def folder(request: pytest.FixtureRequest, start: Start) -> ContainerPath:
     """Give a new folder, in an image with programs and in one without any file."""
-    path = start(request.param).path("/work/folder")
+    path = start(request.param).path("/place/folder")
     path.mkdir(parents=True)
     return path
 
@@ -257,7 +257,7 @@ def test_unlink_removes_the_symlink_itself(folder: ContainerPath) -> None:
 
 def test_unlink_of_nothing(folder: ContainerPath) -> None:
     (folder / "x").unlink(missing_ok=True)
-    with pytest.raises(FileNotFoundError, match="/work/folder/x"):
+    with pytest.raises(FileNotFoundError, match="/place/folder/x"):
         (folder / "x").unlink()
 
 
@@ -280,8 +280,8 @@ def test_rename_moves_and_replaces(folder: ContainerPath) -> None:
 def test_rename_takes_text(folder: ContainerPath) -> None:
     (folder / "a").touch()
 
-    assert str((folder / "a").rename("/work/b")) == "/work/b"
-    assert str((folder.parent / "b").rename("c")) == "/work/c"
+    assert str((folder / "a").rename("/place/b")) == "/place/b"
+    assert str((folder.parent / "b").rename("c")) == "/place/c"
     assert (folder.parent / "c").exists()
 
 
@@ -290,7 +290,7 @@ def test_symlinks_say_what_they_were_told(folder: ContainerPath) -> None:
     (folder / "absolute").symlink_to(folder / "y")
 
     assert str((folder / "relative").readlink()) == "../x"
-    assert str((folder / "absolute").readlink()) == "/work/folder/y"
+    assert str((folder / "absolute").readlink()) == "/place/folder/y"
 
 
 def test_readlink_of_a_file(folder: ContainerPath) -> None:
@@ -380,7 +380,7 @@ def test_errors_are_those_of_pathlib(folder: ContainerPath) -> None:
     (folder / "loop").symlink_to("loop")
     (folder / "file").touch()
 
-    with pytest.raises(FileNotFoundError, match="/work/folder/x") as missing:
+    with pytest.raises(FileNotFoundError, match="/place/folder/x") as missing:
         (folder / "x").read_text()
     with pytest.raises(IsADirectoryError):
         folder.read_text()
@@ -391,7 +391,7 @@ def test_errors_are_those_of_pathlib(folder: ContainerPath) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         (folder / "loop").read_text()
 
-    assert missing.value.filename == "/work/folder/x"
+    assert missing.value.filename == "/place/folder/x"
 
 
 def test_null_character_is_refused(folder: ContainerPath) -> None:
@@ -413,14 +413,14 @@ def test_undecodable_names_work(folder: ContainerPath) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/../../../../etc", "../../../../../../etc", "/etc", "/work/../../../etc"]
+    "target", ["/../../../../etc", "../../../../../../etc", "/etc", "/place/../../../etc"]
 )
 def test_symlinks_stay_inside(start: Start, target: str) -> None:
     container = start(Image.scratch().file("/etc/secret", "of the image"))
-    container.path("/work").mkdir()
-    container.path("/work/link").symlink_to(target)
+    container.path("/place").mkdir()
+    container.path("/place/link").symlink_to(target)
 
-    link = container.path("/work/link")
+    link = container.path("/place/link")
 
     assert (link / "secret").read_text() == "of the image"
     assert not (link / "shadow").exists()

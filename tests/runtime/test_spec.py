@@ -65,6 +65,7 @@ def test_good_values(key: str, value: object, expected: object) -> None:
         ("env", {"A": 1}),
         ("env", {"": "x"}),
         ("env", {"A=B": "x"}),
+        ("mounts", [("/a\0b", "/x")]),
         ("hostname", "under_score"),
         ("hostname", "x" * 65),
         ("memory", 0),

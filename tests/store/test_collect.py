@@ -36,6 +36,15 @@ def test_unreferenced_image_is_collected(store: Store) -> None:
     assert os.listdir(store.root / "trash") == []
 
 
+def test_rw_layers_beside_the_layers_stay(store: Store) -> None:
+    (store.root / "layers/u/.rw-1-2-3").mkdir(parents=True)
+
+    collected = gc(store)
+
+    assert collected.layers == 0
+    assert (store.root / "layers/u/.rw-1-2-3").is_dir()
+
+
 def test_tagged_image_stays(store: Store) -> None:
     digest, layer = image(store, "a")
     store.refs.set("app", digest)

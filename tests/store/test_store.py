@@ -17,6 +17,7 @@ from namespaced import in_user_namespace
 
 from pytest_rootfs.errors import ArchiveRejected, HostUnsupported, LayerCorrupt
 from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.store.staged import layer_rel
 from pytest_rootfs.store.store import Store
 
 DIFF_ID = "sha256:" + "1" * 64
@@ -151,9 +152,7 @@ def test_layer_appears_complete(store: Store) -> None:
     assert store.has_layer("u", DIFF_ID)
     assert not store.has_layer("other", DIFF_ID)
     assert store.layer_meta("u", DIFF_ID)["entries"] == 1
-    layer_fd = store.open_layer("u", DIFF_ID)
-    assert os.listdir(layer_fd) == ["file"]
-    os.close(layer_fd)
+    assert os.listdir(store.root / "layers/u" / layer_rel(DIFF_ID)) == ["file"]
 
 
 def test_loser_of_race_succeeds(store: Store) -> None:
