@@ -26,9 +26,10 @@ from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.ids import Ids, find_ids
 from pytest_rootfs.runtime.plan import Plan, make_plan
+from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Session
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits, Mount
-from pytest_rootfs.rw_layers import HOST_LAYER, RwLayer
+from pytest_rootfs.rw_layers import RwLayer
 from pytest_rootfs.store.store import Store
 
 RESOLV_CONF_BYTES = 65536
@@ -273,7 +274,7 @@ class Engine:
                 self._plans.clear()
             layers = [*reversed((*built.layers, *extra_layers))]
             plan = self._plans[key] = make_plan(
-                layers=[*layers, HOST_LAYER] if built.is_host else layers,
+                layers=[*layers, HOST] if built.is_host else layers,
                 has_host_tree=built.is_host and self.ids.mode == "rootful",
                 options=options,
                 limits=self._enforced(options),

@@ -13,14 +13,13 @@ from pytest_rootfs.changeset import Change, Changes
 from pytest_rootfs.errors import ContainerDied, ContainerError
 from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.init_layer import OVERFLOW_ID
 from pytest_rootfs.runtime.plan import Plan
+from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Session
 from pytest_rootfs.store.blobs import Descriptor
+from pytest_rootfs.store.media_types import LAYER_TYPE
 from pytest_rootfs.store.store import Store
-
-HOST_LAYER = "host"
-UNMAPPED_ID = 65534
-LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
 
 class RwLayer:
@@ -119,12 +118,12 @@ class RwLayer:
         """
         if change.before is None or change.after is None:
             return change.path == "/"
-        is_view = HOST_LAYER in self._layers and self._plan.content["host_tree"] < 0
+        is_view = HOST in self._layers and self._plan.content["host_tree"] < 0
         owner = change.before["uid"], change.before["gid"]
         return (
             is_view
             and change.type == "dir"
-            and UNMAPPED_ID in owner
+            and OVERFLOW_ID in owner
             and change.before["mode"] == change.after["mode"]
         )
 

@@ -169,8 +169,7 @@ def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
 
 def _program_mode(path: str) -> int:
     """Return the mode of a program; ELOOP behind a magic link, which may lead to the host's."""
-    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-    fd = syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=resolve)
+    fd = syscalls.open_inside(path, os.O_PATH)
     try:
         return os.fstat(fd).st_mode
     finally:
@@ -219,9 +218,7 @@ def _open_folder(path: str) -> int:
     """
     if not path.startswith("/"):
         raise OSError(errno.EINVAL, "not an absolute path", path)
-    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-    flags = os.O_PATH | os.O_DIRECTORY
-    return syscalls.openat2(syscalls.AT_FDCWD, path, flags, resolve=resolve)
+    return syscalls.open_inside(path, os.O_PATH | os.O_DIRECTORY)
 
 
 def _enter(path: str) -> None:

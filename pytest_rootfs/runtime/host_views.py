@@ -16,12 +16,12 @@ import os
 import stat
 
 from pytest_rootfs.kernel import mounts
+from pytest_rootfs.runtime.init_layer import FOLDER_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 OWN = ("proc", "sys", "dev")
 """What a container has of its own."""
 

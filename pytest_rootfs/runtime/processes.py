@@ -68,6 +68,8 @@ def listing() -> list[Message]:
             continue
         try:
             user = os.stat(f"/proc/{pid}").st_uid
+            if not _read(f"/proc/{pid}/cmdline"):
+                time.sleep(0.001)  # between its exec and the placing of its words; or a zombie
             argv = _read(f"/proc/{pid}/cmdline")[:SHOWN_BYTES].rstrip(b"\0").split(b"\0")
         except OSError:
             continue

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pytest_rootfs.kernel import mounts
 from pytest_rootfs.runtime import init_layer
 from pytest_rootfs.runtime.host_views import HostView
+from pytest_rootfs.runtime.init_layer import FOLDER_FLAGS
 from pytest_rootfs.runtime.rw_folders import RwLayer, RwLayers
 
 TYPE_CHECKING = False
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 HOST = "host"
 """The name, among the layers of an image, of the host's own root directory."""
 
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 KEPT_INIT_LAYERS = 32
 
 

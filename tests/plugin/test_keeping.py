@@ -292,7 +292,10 @@ def test_junit_gets_properties(pytester: pytest.Pytester, failures: Failures) ->
     expected = {"rootfs_image": "minimal", "rootfs_failure": failure["id"]}
     if peak is not None:
         expected["rootfs_memory_peak"] = str(peak)
-    assert found == {"test_fails": expected, "test_passes": {}}
+    passed = {"rootfs_image": "minimal"}
+    if peak is not None:
+        passed["rootfs_memory_peak"] = str(found["test_passes"]["rootfs_memory_peak"])
+    assert found == {"test_fails": expected, "test_passes": passed}
 
 
 def test_quiet_and_no_summary_are_honoured(pytester: pytest.Pytester) -> None:
