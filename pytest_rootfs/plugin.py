@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SESSION = pytest.StashKey[Session]()
 DEFAULT_IMAGE_FIXTURE = "_rootfs_default_image"
+STORE_FIXTURES = {DEFAULT_IMAGE_FIXTURE, "image_builder"}
 NOTE_KEY = "rootfs_failure"  # as in `attempts`, which no suite without containers imports
 USAGE_KEY = "rootfs_usage_error"
 MARK = (
@@ -127,22 +128,19 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Refuse a default image that does not exist once, before the first test asks for it."""
-    config, ours = session.config, session.config.stash[SESSION]
-    items: list[pytest.Item] = getattr(session, "items", [])  # pytest 7 under xdist has none
-    asked = (DEFAULT_IMAGE_FIXTURE in getattr(item, "fixturenames", ()) for item in items)
-    only_looks = config.option.collectonly or getattr(config.option, "setupplan", False)
-    if _is_worker(config) or only_looks or not any(asked):
-        return
-    from pytest_rootfs.errors import HostUnsupported, ImageError  # noqa: PLC0415  now it is used
+    """Refuse a store or a default image that cannot be used once, before the first test."""
+    if not _is_worker(session.config) and (message := _find_mistake(session)):
+        raise pytest.UsageError(message)
 
-    try:
-        for reference in ours.settings.images:
-            ours.resolve(reference)
-    except ImageError as error:
-        raise pytest.UsageError(f"--rootfs-image (or rootfs_image): {error}") from None
-    except HostUnsupported:
-        return  # the tests themselves skip or fail, as --rootfs-unsupported says
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tell the xdist controller, which has no tests of its own, of such a mistake."""
+    if not _is_worker(session.config) or not (message := _find_mistake(session)):
+        return
+    report = pytest.CollectReport(session.nodeid, "failed", message, [])
+    vars(report)[USAGE_KEY] = message
+    session.config.hook.pytest_collectreport(report=report)
 
 
 # Running and reporting.
@@ -167,6 +165,7 @@ def pytest_runtest_makereport(
             _skip_unsupported(call)
         with _own_frames_hidden(call.excinfo.value):
             report = yield
+    _drop_remark(report)
     ours.observe(report, lambda: _message(report))
     return report
 
@@ -295,6 +294,28 @@ def _asks_for_default_image(metafunc: pytest.Metafunc) -> bool:
     return False
 
 
+def _find_mistake(session: pytest.Session) -> str:
+    """Return what is wrong with the store or the default images, if a test is about to use them."""
+    config, ours = session.config, session.config.stash[SESSION]
+    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    only_looks = config.option.collectonly or getattr(config.option, "setupplan", False)
+    if only_looks or not asked & STORE_FIXTURES:
+        return ""
+    from pytest_rootfs.errors import HostUnsupported, RootfsError  # noqa: PLC0415  now it is used
+
+    option = ""
+    try:
+        ours.open_store()
+        option = "--rootfs-image (or rootfs_image): "
+        for reference in ours.settings.images if DEFAULT_IMAGE_FIXTURE in asked else ():
+            ours.resolve(reference)
+    except HostUnsupported:
+        return ""  # the tests themselves skip or fail, as --rootfs-unsupported says
+    except RootfsError as error:
+        return f"{option}{error}"
+    return ""
+
+
 def _check_mark(item: pytest.Item) -> dict[str, object]:
     """Return the merged keywords of a test's marks; raises `UsageError` naming the test."""
     # A bare mark says nothing, and is often another suite's label.
@@ -326,7 +347,7 @@ def _skip_unsupported(call: pytest.CallInfo[None]) -> None:
 
 @contextmanager
 def _own_frames_hidden(error: BaseException) -> Iterator[None]:
-    """Leave our frames out of the traceback of an error that we raise on purpose.
+    """Leave our frames, and what it was raised from, out of the traceback of an error of ours.
 
     Any other error is a defect of ours, or passes through, and keeps its full traceback.
     """
@@ -337,11 +358,22 @@ def _own_frames_hidden(error: BaseException) -> Iterator[None]:
     modules = [module for name, module in sys.modules.items() if name.startswith("pytest_rootfs")]
     for module in modules:
         vars(module)["__tracebackhide__"] = True
+    cause = error.__cause__
+    if isinstance(cause, (OSError, errors.RootfsError)):  # the sentence says it all
+        error.__cause__ = None
     try:
         yield
     finally:
+        error.__cause__ = cause
         for module in modules:
             vars(module).pop("__tracebackhide__", None)
+
+
+def _drop_remark(report: pytest.TestReport) -> None:
+    """Leave out pytest's remark that it hides every frame: there is nothing in them to see."""
+    for traceback, *_ in getattr(report.longrepr, "chain", ()):
+        if str(traceback.extraline).startswith("All traceback entries are hidden"):
+            traceback.extraline = None
 
 
 def _message(report: pytest.TestReport) -> str:

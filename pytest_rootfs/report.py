@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_rootfs.errors import signal_name
-
 if TYPE_CHECKING:
     from pytest_rootfs.failure_record import KeptContainer
 
@@ -133,6 +131,8 @@ def _status(command: Entry) -> str:
     elif returncode is None:
         status = "still running"
     elif returncode < 0:
+        from pytest_rootfs.errors import signal_name  # noqa: PLC0415  a failure only
+
         status = f"killed by {signal_name(-returncode)}"
     else:
         status = f"exit status {returncode}"

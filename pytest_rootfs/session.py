@@ -67,6 +67,10 @@ class Session:
             self._defaults = ContainerOptions.from_keywords(self.settings.defaults, defaults=None)
         return self._defaults
 
+    def open_store(self) -> None:
+        """Open the store, unless it is; raises `StoreUnusable`."""
+        self.engine.store  # noqa: B018  opened by the look at it
+
     def resolve(self, reference: str) -> Image:
         """Return the image that a reference means, asking the hook first."""
         if reference not in self._images:

@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _dispatch(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # whoever read us has seen enough (`| head`); nothing more may be written, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()  # whoever read us has seen enough (`| head`)
         return FAILED
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -73,8 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
         _print_error(f"{error.strerror or error}{place}")
+        _give_up_output()
         return FAILED
     return status
+
+
+def _give_up_output() -> None:
+    """Write what can be written, so that nothing is left to fail at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -66,9 +66,14 @@ class Libraries:
 
 
 def check_trusted(path: str) -> None:
-    """Refuse a file that another user owns or could have written."""
+    """Refuse a file that another user owns or could have written.
+
+    Whoever owns `/` is the system: root, but inside a user namespace, where the host's root is not
+    mapped, an id that is nobody's.
+    """
     status = os.stat(path)
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+    trusted = (0, os.geteuid(), os.stat("/").st_uid)
+    if status.st_uid not in trusted or status.st_mode & stat.S_IWOTH:
         raise RecipeError(
             f"will not load {path}: it belongs to user {status.st_uid}, or everybody may write it",
             hint=f"check the file, then: chown root {path} && chmod o-w {path}",

@@ -12,12 +12,16 @@ import pwd
 import shutil
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pytest_rootfs.kernel import namespaces
 
 ROOT_FALLBACK = (1_879_048_192, 65536)
 """0x70000000: above what distributions give to people, below what systemd-nspawn picks last."""
+
+WHOLE = [(0, (1 << 32) - 1)]
+"""What the initial user namespace has."""
 
 Mode = Literal["rootful", "rootless", "rootless, single id"]
 Map = tuple[tuple[int, int, int], ...]
@@ -30,6 +34,9 @@ class Ids:
     mode: Mode
     uid_map: Map
     gid_map: Map
+    needs_helper: bool = False
+    """Whether newuidmap and newgidmap write the maps; else whoever runs this may do it directly."""
+
     reason: str = ""
     """Why only one id is mapped, and the way out; empty otherwise."""
 
@@ -52,6 +59,8 @@ class Ids:
 
 def find_ids(*, uid: int | None = None, gid: int | None = None, subid_folder: str = "/etc") -> Ids:
     """Choose the maps for a user (default: the one that runs this process)."""
+    if uid is None and (nested := _ids_of_namespace()) is not None:
+        return nested
     uid = os.getuid() if uid is None else uid
     gid = os.getgid() if gid is None else gid
     name = _user_name(uid)
@@ -75,7 +84,40 @@ def find_ids(*, uid: int | None = None, gid: int | None = None, subid_folder: st
         mode="rootless",
         uid_map=((0, uid, 1), *namespaces.map_ranges(uids, first_inside=1)),
         gid_map=((0, gid, 1), *namespaces.map_ranges(gids, first_inside=1)),
+        needs_helper=True,
     )
+
+
+def _ids_of_namespace() -> Ids | None:
+    """Return the maps for root of a user namespace, as in a rootless podman; None elsewhere.
+
+    Such a root may hand on the ids that its namespace has, and no others.
+    """
+    uids, gids = _mapped("/proc/self/uid_map"), _mapped("/proc/self/gid_map")
+    if os.getuid() != 0 or uids == WHOLE:
+        return None
+    lines = [
+        ((0, 0, 1), *namespaces.map_ranges(_without_root(ranges), first_inside=1))
+        for ranges in (uids, gids)
+    ]
+    if any(len(each) == 1 for each in lines):
+        return Ids(
+            mode="rootless, single id",
+            uid_map=lines[0][:1],
+            gid_map=lines[1][:1],
+            reason="this process is root of a user namespace with a single id: run it outside",
+        )
+    return Ids(mode="rootless", uid_map=lines[0], gid_map=lines[1])
+
+
+def _mapped(path: str) -> list[tuple[int, int]]:
+    """Return the (first id, count) ranges that exist in this user namespace."""
+    fields = [line.split() for line in Path(path).read_text().splitlines()]
+    return [(int(inside), int(count)) for inside, _, count in fields]
+
+
+def _without_root(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [(max(first, 1), count - (first == 0)) for first, count in ranges]
 
 
 def find_helper(name: str) -> str | None:

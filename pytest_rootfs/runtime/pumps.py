@@ -7,18 +7,67 @@ import os
 import select
 import socket
 import sys
+from collections import deque
+from collections.abc import Mapping
 
 READ_BYTES = 1 << 16
 MAX_WAIT_MS = (1 << 31) - 1
+
+OUTPUT_BYTES = 256 << 20
+"""How much of a stream is kept: from more, the first and the last half."""
+
+
+class Collected:
+    """What a command has said on one stream, or the beginning and the end of it."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail: deque[bytearray] = deque()
+        self._tail_bytes = 0
+        self._left_out_bytes = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Keep a chunk, in the place of the oldest one of the second half if need be."""
+        if len(self._head) < OUTPUT_BYTES // 2:
+            self._head += chunk
+            return
+        if self._tail and len(self._tail[-1]) < READ_BYTES:
+            self._tail[-1] += chunk  # a terminal gives single lines
+        else:
+            self._tail.append(bytearray(chunk))
+        self._tail_bytes += len(chunk)
+        while self._tail_bytes > OUTPUT_BYTES // 2:
+            oldest = self._tail.popleft()
+            self._tail_bytes -= len(oldest)
+            self._left_out_bytes += len(oldest)
+
+    def take(self) -> bytearray:
+        """Return what was kept, and forget it; a line says how much is missing."""
+        taken, tail = self._head, self._tail
+        if self._left_out_bytes:
+            taken += b"\n\xe2\x80\xa6 %d bytes left out \xe2\x80\xa6\n" % self._left_out_bytes
+        while tail:
+            taken += tail.popleft()  # one by one: memory never holds the half twice
+        self.__init__()  # type: ignore[misc]
+        return taken
+
+    def last(self, count: int) -> bytes:
+        """Return the last bytes."""
+        end = bytes(self._head[-count:]) if self._tail_bytes < count else b""
+        for chunk in list(self._tail)[-1 - count // READ_BYTES - 1 :]:
+            end += chunk
+        return end[-count:]
 
 
 class Pump:
     """The pipes of a command between poll(2) calls."""
 
-    def __init__(self, fds: dict[int, int], data: bytes | None) -> None:
+    def __init__(
+        self, fds: dict[int, int], data: bytes | None, sinks: Mapping[int, Collected]
+    ) -> None:
         self._poll = select.poll()
         self._number = {fd: number for number, fd in fds.items()}
-        self._chunks: dict[int, list[bytes]] = {n: [] for n in fds if n != 0}
+        self._sinks = sinks
         self._data = memoryview(data or b"")
         self._others: set[int] = set()
         self._left_bytes = sys.maxsize
@@ -72,10 +121,12 @@ class Pump:
         """What of the input the command has not taken yet."""
         return bytes(self._data)
 
-    def output(self, number: int) -> bytes | None:
-        """Return what was read from a stream; None for one that is not piped."""
-        chunks = self._chunks.get(number)
-        return None if chunks is None else b"".join(chunks)
+    def drain(self, count: int) -> None:
+        """Read what the pipes hold and no more; at most so many bytes."""
+        self.stop_input()
+        self.limit(count)
+        while self._number and self.has_work and self.turn(0):
+            pass  # each turn reads
 
     def _write(self, fd: int) -> None:
         try:
@@ -98,7 +149,7 @@ class Pump:
                 raise
             chunk = b""
         if chunk:
-            self._chunks[self._number[fd]].append(chunk)
+            self._sinks[self._number[fd]].add(chunk)
             self._left_bytes -= len(chunk)
         else:
             self._close(fd)

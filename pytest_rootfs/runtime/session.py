@@ -173,15 +173,14 @@ class Session:
 
     def _enter(self, spawner_fd: int, layers_fd: int, layers_path: Path) -> dict[str, Any]:
         own = self.ids
-        is_mapped = own.mode == "rootless"
         message = {
             "op": "start",
             "rootful": own.mode == "rootful",
             "uid_map": own.uid_map,
             "gid_map": own.gid_map,
             "helpers": {
-                "uid_map": ids.find_helper("newuidmap") if is_mapped else None,
-                "gid_map": ids.find_helper("newgidmap") if is_mapped else None,
+                "uid_map": ids.find_helper("newuidmap") if own.needs_helper else None,
+                "gid_map": ids.find_helper("newgidmap") if own.needs_helper else None,
             },
             "layers_path": str(layers_path),
             "makes_ahead": self._makes_ahead,

@@ -165,7 +165,7 @@ class Warden:
         if helper:
             _run_helper([helper, str(pid), *(str(number) for line in lines for number in line)])
             return
-        if name == "gid_map" and not self._is_rootful:
+        if name == "gid_map" and len(lines) == 1 and lines[0][2] == 1:
             namespaces.deny_setgroups(pid)
         namespaces.write_map(f"/proc/{pid}/{name}", lines)
 

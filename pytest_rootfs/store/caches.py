@@ -11,6 +11,7 @@ from typing import Any  # decoded JSON only
 
 from pytest_rootfs.store.digests import named_in
 from pytest_rootfs.store.documents import canonical_json, write_atomically
+from pytest_rootfs.store.locks import is_no_room
 
 _KEY = re.compile(r"(?:sha256:)?[0-9a-f]{16,64}", re.ASCII)
 
@@ -35,6 +36,9 @@ class StepCache:
             os.utime(path)  # the least recently used results are collected first
         except (FileNotFoundError, ValueError):
             return None
+        except OSError as error:
+            if not is_no_room(error):
+                raise
         if not isinstance(result, dict):
             return None
         self._hold(*sorted(named_in(text)))

@@ -15,7 +15,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from pytest_rootfs.errors import ArchiveRejected, HostUnsupported
+from pytest_rootfs.errors import ArchiveRejected, RootfsError
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, parent_of, rejected, shown
 from pytest_rootfs.store.folders import Folders
@@ -57,9 +57,9 @@ def unpack(tar: Source, target_fd: int, *, squash_ids: bool = False) -> UnpackRe
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise HostUnsupported(
+        raise RootfsError(
             f"no room to unpack the layer: {error.strerror}",
-            hint="make room on the store's disk, or run `pytest-rootfs gc`",
+            hint="make room on the store's disk, or run `pytest-rootfs gc --all`",
         ) from error
     finally:
         layer.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -41,8 +43,14 @@ class Lease:
             for digest in fresh:
                 hex_of(digest)
             with locked(self._gc_lock, shared=True):
-                os.write(self._fd, "".join(f"{digest}\n" for digest in fresh).encode())
+                self._write(fresh)
             self._held.update(fresh)
+
+    def _write(self, digests: Sequence[str]) -> None:
+        # The line break comes first: it ends what a full disk cut short.
+        text = "".join(f"\n{digest}" for digest in digests).encode()
+        if os.write(self._fd, text) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def close(self) -> None:
         """Let everything go; idempotent."""

@@ -7,6 +7,7 @@ collector was faster, and the lock is taken again.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -92,6 +93,11 @@ def claim_folder(folder: Path) -> tuple[Path, int]:
             return path, fd
 
 
+def is_no_room(error: OSError) -> bool:
+    """Tell whether a disk is full, or may not be written at all: reading it still works."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 def fresh_name() -> str:
     """Return a name that nobody has used: 16 hexadecimal digits."""
     return os.urandom(8).hex()
@@ -122,4 +128,9 @@ def _sign(fd: int, label: str) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     text = f"pid {os.getpid()}" + (f" ({worker})" if worker else "") + (f": {label}" * bool(label))
     # Padded, not truncated first: ext4 flushes a file to disk that was emptied and written anew.
-    os.pwrite(fd, text.encode()[:_LABEL_BYTES].ljust(_LABEL_BYTES), 0)
+    label_bytes = text.encode()[:_LABEL_BYTES].ljust(_LABEL_BYTES)
+    try:
+        os.pwrite(fd, label_bytes, 0)
+    except OSError as error:
+        if not is_no_room(error):  # the lock holds without a signature
+            raise

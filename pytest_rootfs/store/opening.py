@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pytest_rootfs.errors import HostUnsupported
 from pytest_rootfs.store import probes
 from pytest_rootfs.store.documents import write_atomically
+from pytest_rootfs.store.locks import is_no_room
 
 FOLDERS = ("blobs/sha256", "layers", "cache", "refs", "failures", "leases", "locks", "tmp", "trash")
 EMPTY_INDEX = (
@@ -37,14 +37,14 @@ def prepare(root: Path) -> None:
 def _refuse_foreign(root: Path) -> None:
     owner = os.stat(root).st_uid
     if owner != os.geteuid():
-        raise HostUnsupported(
+        raise probes.StoreUnusable(
             f"the store {root} belongs to user {owner}, and this is user {os.geteuid()}",
             hint="use a store of your own with --rootfs-store DIR",
         )
     # A store that another process is creating this moment may show only its temporary file.
     names = {name for name in os.listdir(root) if not name.startswith(".tmp-")}
     if names and _LAYOUT_FILE not in names:
-        raise HostUnsupported(
+        raise probes.StoreUnusable(
             f"{root} is not empty and is not a store of pytest-rootfs",
             hint="name an empty or a new folder with --rootfs-store DIR",
         )
@@ -68,5 +68,10 @@ def _probe_once(root: Path) -> None:
     marker = root / _PROBED_FILE
     if marker.exists() and marker.read_text() == found:
         return
-    probes.probe(root / "tmp")
-    write_atomically(marker, found.encode(), tmp=root / "tmp")
+    try:
+        probes.probe(root / "tmp")
+        write_atomically(marker, found.encode(), tmp=root / "tmp")
+    except OSError as error:
+        # What is in a full or read-only store can be used; an earlier kernel found it good.
+        if not (is_no_room(error) and marker.exists()):
+            raise

@@ -8,15 +8,19 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_rootfs.errors import HostUnsupported
-from pytest_rootfs.store.locks import claim_folder
+from pytest_rootfs.errors import RootfsError
+from pytest_rootfs.store.locks import claim_folder, is_no_room
 from pytest_rootfs.store.trees import remove_tree
 
 HINT = "choose a folder on a local disk (ext4, xfs, btrfs) with --rootfs-store DIR"
 
 
+class StoreUnusable(RootfsError):
+    """A folder cannot hold a store: a mistake in the settings, never a reason to skip a test."""
+
+
 def probe(folder: Path) -> None:
-    """Try everything that layers need in `folder`; raise HostUnsupported at the first refusal."""
+    """Try everything that layers need in `folder`; raise StoreUnusable at the first refusal."""
     trials: dict[str, Callable[[Path], None]] = {
         "file locks": _try_lock,
         "hard links": _try_hard_link,
@@ -33,7 +37,9 @@ def probe(folder: Path) -> None:
             try:
                 trial(base)
             except OSError as error:
-                raise HostUnsupported(
+                if is_no_room(error):
+                    raise
+                raise StoreUnusable(
                     f"the store cannot be in {folder.parent}: its file system refuses {name}",
                     detail=str(error),
                     hint=HINT,

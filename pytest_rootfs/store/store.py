@@ -11,6 +11,7 @@ made is never collected until it is closed (a lease). Mode 0700, one owner.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -19,13 +20,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, final  # Any: decoded JSON only
 
-from pytest_rootfs.errors import HostUnsupported, LayerCorrupt
+from pytest_rootfs.errors import LayerCorrupt
 from pytest_rootfs.store import opening, probes
 from pytest_rootfs.store.blobs import Blobs
 from pytest_rootfs.store.caches import StepCache
 from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.leases import Lease
-from pytest_rootfs.store.locks import Waiting, locked
+from pytest_rootfs.store.locks import Waiting, is_no_room, locked
 from pytest_rootfs.store.refs import Refs
 from pytest_rootfs.store.staged import FOLDER_FLAGS, Owner, StagedLayer, boot_id, give
 
@@ -51,15 +52,17 @@ class Store:
     def open(cls, root: Path) -> Store:
         """Open the store at `root`, creating it (0700) if missing.
 
-        Raises HostUnsupported when the folder is somebody else's, holds something else, or is on
+        Raises StoreUnusable when the folder is somebody else's, holds something else, or is on
         a file system that cannot keep layers (tried once, then remembered).
         """
         root = root.absolute()
         try:
             opening.prepare(root)
         except OSError as error:
-            raise HostUnsupported(
-                f"the store cannot be in {root}", detail=str(error), hint=probes.HINT
+            no_folder = isinstance(error, FileExistsError)  # mkdir(2) of a file's name
+            reason = os.strerror(errno.ENOTDIR) if no_folder else error.strerror
+            raise probes.StoreUnusable(
+                f"the store cannot be in {root}: {reason}", hint=probes.HINT
             ) from error
         return cls(root)
 
@@ -98,11 +101,18 @@ class Store:
         return Lease(self.root / "leases", self._gc_lock)
 
     def hold(self, *digests: str) -> None:
-        """Keep digests, and all that their manifests name, until this store is closed."""
+        """Keep digests, and all that their manifests name, until this store is closed.
+
+        On a full or read-only disk nothing can be kept, and what is there is used all the same.
+        """
         with self._lease_lock:
-            if self._own_lease is None:
-                self._own_lease = self.lease()
-            self._own_lease.hold(*digests)
+            try:
+                if self._own_lease is None:
+                    self._own_lease = self.lease()
+                self._own_lease.hold(*digests)
+            except OSError as error:
+                if not is_no_room(error):
+                    raise
 
     def layers_fd(self, idmap: str, owner: Owner) -> int:
         """Return a descriptor of `layers/<idmap>/`, created and given to `owner` if needed.

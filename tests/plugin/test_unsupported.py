@@ -13,13 +13,22 @@ TESTS = """
     def test_builder(image_builder): pass
     def test_plain(): pass
 """
-BAD_STORE = "--rootfs-store=/proc/pytest-rootfs"
+UNSUPPORTED = """
+    import pytest
+    from pytest_rootfs.errors import HostUnsupported
+    from pytest_rootfs.session import Session
+
+    def refuse(self): raise HostUnsupported("no namespaces here", hint="another kernel")
+
+    Session._make_engine = refuse
+"""
 
 
 def test_unsupported_host_skips(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TESTS)
+    pytester.makeconftest(UNSUPPORTED)
 
-    result = pytester.runpytest_subprocess(BAD_STORE, "-rs", "-W", "error")
+    result = pytester.runpytest_subprocess("-rs", "-W", "error")
 
     result.assert_outcomes(passed=1, skipped=3)
     result.stdout.fnmatch_lines(["SKIPPED [[]3] *: *"])
@@ -31,15 +40,47 @@ def test_unsupported_host_may_fail(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     pytester.makepyfile(TESTS)
+    pytester.makeconftest(UNSUPPORTED)
     if by == "ci":
         monkeypatch.setenv("CI", "true")
     options = ["--rootfs-unsupported=fail"] if by == "option" else []
 
-    result = pytester.runpytest_subprocess(BAD_STORE, *options)
+    result = pytester.runpytest_subprocess(*options)
 
     result.assert_outcomes(passed=1, errors=3)
     result.stdout.fnmatch_lines(["E  *HostUnsupported: *"])
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize(
+    ("store", "reason"),
+    [
+        ("/etc/passwd", "Not a directory"),
+        ("/dev/null", "Not a directory"),
+        ("/proc/pytest-rootfs", "No such file or directory"),
+    ],
+)
+def test_unusable_store_is_a_usage_error(
+    pytester: pytest.Pytester, store: str, reason: str, workers: list[str]
+) -> None:
+    if workers:
+        pytest.importorskip("xdist")
+    pytester.makepyfile(TESTS)
+
+    result = pytester.runpytest_subprocess(f"--rootfs-store={store}", *workers)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [f"ERROR: the store cannot be in {store}: {reason}", "hint: *--rootfs-store DIR"]
+    )
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+
+
+def test_unusable_store_of_no_container_test_is_ignored(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_plain(): pass")
+
+    pytester.runpytest_subprocess("--rootfs-store=/etc/passwd").assert_outcomes(passed=1)
 
 
 LIMITED = """

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from features import needs
 
 from pytest_rootfs import Image
 from pytest_rootfs.engine import Engine
@@ -79,6 +80,7 @@ def test_two_threads_wait_for_one_process(container: Container) -> None:
     assert found == [0, 0]
 
 
+@needs("root")  # nobody else may look at the descriptors of an init
 def test_abandoned_calls_leak_no_descriptor(container: Container) -> None:
     container.path("/f").touch()
     before = open_fds(container)

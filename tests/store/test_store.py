@@ -15,9 +15,10 @@ import pytest
 from features import needs
 from namespaced import in_user_namespace
 
-from pytest_rootfs.errors import ArchiveRejected, HostUnsupported, LayerCorrupt
+from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.kernel import syscalls
 from pytest_rootfs.store.staged import layer_rel
+from pytest_rootfs.store.probes import StoreUnusable
 from pytest_rootfs.store.store import Store
 
 DIFF_ID = "sha256:" + "1" * 64
@@ -45,7 +46,7 @@ def test_store_opens_again(tmp_path: Path) -> None:
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
 
-    with pytest.raises(HostUnsupported, match="is not a store") as refused:
+    with pytest.raises(StoreUnusable, match="is not a store") as refused:
         Store.open(tmp_path)
 
     assert "--rootfs-store" in refused.value.hint
@@ -57,14 +58,14 @@ def test_store_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     os.chown(tmp_path / "store", 12345, 12345)
 
-    with pytest.raises(HostUnsupported, match="belongs to user 12345"):
+    with pytest.raises(StoreUnusable, match="belongs to user 12345"):
         Store.open(tmp_path / "store")
 
 
 def test_file_in_place_of_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").touch()
 
-    with pytest.raises(HostUnsupported, match="store cannot be in") as refused:
+    with pytest.raises(StoreUnusable, match="store cannot be in") as refused:
         Store.open(tmp_path / "store")
 
     assert "--rootfs-store" in refused.value.hint
@@ -79,7 +80,7 @@ def test_unsuitable_file_system_is_refused(tmp_path: Path) -> None:
         folders = "lowerdir=lower,upperdir=upper,workdir=work"
         os.chdir(tmp_path)
         syscalls.mount("none", "merged", "overlay", 0, f"userxattr,{folders}")
-        with pytest.raises(HostUnsupported) as refused:
+        with pytest.raises(StoreUnusable) as refused:
             Store.open(tmp_path / "merged" / "store")
         left = os.listdir(tmp_path / "merged" / "store" / "tmp")
         return f"{refused.value.what} {left}"
@@ -91,7 +92,7 @@ def test_unsuitable_file_system_is_refused(tmp_path: Path) -> None:
 def test_full_disk_is_refused_clearly(tmp_path: Path) -> None:
     def job() -> str:
         syscalls.mount("small", bytes(tmp_path), "tmpfs", 0, "size=4k,nr_inodes=5")
-        with pytest.raises(HostUnsupported) as refused:
+        with pytest.raises(StoreUnusable) as refused:
             Store.open(tmp_path / "store")
         return str(refused.value)
 
@@ -124,7 +125,8 @@ def test_lock_names_its_holder_to_waiter(store: Store) -> None:
 def test_lock_dies_with_its_process(store: Store) -> None:
     program = (
         "import sys, pathlib, os, signal\n"
-        "from pytest_rootfs.store.store import Store\n"
+        "from pytest_rootfs.store.probes import StoreUnusable
+from pytest_rootfs.store.store import Store\n"
         "with Store.open(pathlib.Path(sys.argv[1])).lock('x'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
