@@ -99,6 +99,43 @@ def test_full_disk_is_refused_clearly(tmp_path: Path) -> None:
     assert "No space left on device" in in_user_namespace(job)
 
 
+@needs("userns")
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_store_without_room_can_be_used(tmp_path: Path, trouble: str) -> None:
+    def job() -> tuple[object, ...]:
+        syscalls.mount("small", bytes(tmp_path), "tmpfs", 0, "size=256k")
+        with Store.open(tmp_path / "store") as store:
+            digest = store.blobs.put(b"x", "text/plain").digest
+            store.cache.put("0" * 64, {"layer": digest})
+            store.refs.set("app", digest)
+        if trouble == "full":
+            with pytest.raises(OSError, match="No space"):
+                (tmp_path / "filler").write_bytes(bytes(1 << 20))
+        else:
+            flags = syscalls.MS_REMOUNT | syscalls.MS_RDONLY
+            syscalls.mount(None, bytes(tmp_path), None, flags)
+        with Store.open(tmp_path / "store") as store:
+            return store.refs.get("app") == digest, store.cache.get("0" * 64), store.refs.list()
+
+    found, result, refs = in_user_namespace(job)
+
+    assert (found, result, list(refs)) == (True, {"layer": refs["app"]}, ["app"])
+
+
+@needs("userns")
+def test_full_store_can_be_collected(tmp_path: Path) -> None:
+    def job() -> object:
+        syscalls.mount("small", bytes(tmp_path), "tmpfs", 0, "size=256k")
+        with Store.open(tmp_path / "store") as store:
+            store.blobs.put(bytes(100_000), "text/plain")
+        with pytest.raises(OSError, match="No space"):
+            (tmp_path / "filler").write_bytes(bytes(1 << 20))
+        with Store.open(tmp_path / "store") as store:
+            return gc(store).blobs
+
+    assert in_user_namespace(job) == 1
+
+
 def test_lock_names_its_holder_to_waiter(store: Store) -> None:
     told: list[str] = []
     waits, order = threading.Event(), []
@@ -125,8 +162,7 @@ def test_lock_names_its_holder_to_waiter(store: Store) -> None:
 def test_lock_dies_with_its_process(store: Store) -> None:
     program = (
         "import sys, pathlib, os, signal\n"
-        "from pytest_rootfs.store.probes import StoreUnusable
-from pytest_rootfs.store.store import Store\n"
+        "from pytest_rootfs.store.store import Store\n"
         "with Store.open(pathlib.Path(sys.argv[1])).lock('x'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
