@@ -9,18 +9,36 @@ from __future__ import annotations
 TYPE_CHECKING = False  # importing `typing` costs milliseconds, and checkers know the bare name
 if TYPE_CHECKING:
     from pytest_rootfs.changeset import Change, Changes
+    from pytest_rootfs.errors import (
+        ArchiveRejected,
+        BuildFailed,
+        CommandFailed,
+        CommandNotExecutable,
+        CommandNotFound,
+        CommandTimeout,
+        ContainerDied,
+        ContainerError,
+        HostUnsupported,
+        ImageError,
+        ImageNotFound,
+        LayerCorrupt,
+        LimitUnavailable,
+        RecipeError,
+        RootfsError,
+    )
     from pytest_rootfs.failures import Failure
     from pytest_rootfs.image import Image
     from pytest_rootfs.runtime.container import Container
+    from pytest_rootfs.runtime.endings import CompletedProcess
     from pytest_rootfs.runtime.path import ContainerPath
-    from pytest_rootfs.runtime.process import CompletedProcess, Process
+    from pytest_rootfs.runtime.process import Process
     from pytest_rootfs.runtime.spec import Limits
     from pytest_rootfs.runtime.stats import Stats
 
 _HOMES = {
     "Change": "pytest_rootfs.changeset",
     "Changes": "pytest_rootfs.changeset",
-    "CompletedProcess": "pytest_rootfs.runtime.process",
+    "CompletedProcess": "pytest_rootfs.runtime.endings",
     "Container": "pytest_rootfs.runtime.container",
     "ContainerPath": "pytest_rootfs.runtime.path",
     "Failure": "pytest_rootfs.failures",
@@ -31,17 +49,39 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArchiveRejected",
+    "BuildFailed",
     "Change",
     "Changes",
+    "CommandFailed",
+    "CommandNotExecutable",
+    "CommandNotFound",
+    "CommandTimeout",
     "CompletedProcess",
     "Container",
+    "ContainerDied",
+    "ContainerError",
     "ContainerPath",
     "Failure",
+    "HostUnsupported",
     "Image",
+    "ImageError",
+    "ImageNotFound",
+    "LayerCorrupt",
+    "LimitUnavailable",
     "Limits",
     "Process",
+    "RecipeError",
+    "RootfsError",
     "Stats",
 ]
+
+ERRORS = tuple(name for name in __all__ if name not in _HOMES)
+"""The exceptions, all of `pytest_rootfs.errors`."""
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__, "errors"]
 
 
 def __getattr__(name: str) -> object:
@@ -54,22 +94,3 @@ def __getattr__(name: str) -> object:
     if name in ERRORS:
         return getattr(importlib.import_module("pytest_rootfs.errors"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-ERRORS = (
-    "RootfsError",
-    "HostUnsupported",
-    "LimitUnavailable",
-    "ImageError",
-    "ImageNotFound",
-    "RecipeError",
-    "BuildFailed",
-    "LayerCorrupt",
-    "ArchiveRejected",
-    "ContainerError",
-    "ContainerDied",
-    "CommandFailed",
-    "CommandTimeout",
-    "CommandNotFound",
-    "CommandNotExecutable",
-)

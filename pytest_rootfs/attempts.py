@@ -31,6 +31,7 @@ class Note(TypedDict):
     """What the terminal summary says of a kept failure; JSON-able, as all that a report carries."""
 
     id: str
+    outcome: str
     line: str
     size: int
 

@@ -40,6 +40,7 @@ from pytest_rootfs.settings import SOURCE_DATE_EPOCH
 from pytest_rootfs.store import oci
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.entries import ROOT
+from pytest_rootfs.store.probes import repair_of
 from pytest_rootfs.store.store import Store
 from pytest_rootfs.store.tar import Entry, TarWriter, read_entries
 from pytest_rootfs.store.tar_writer import ASSEMBLY
@@ -232,7 +233,7 @@ class Builder:
             except OSError as error:  # of the store: what the host could not give is a RecipeError
                 raise BuildFailed(
                     f"cannot write to the store {self._store.root}: {error.strerror}",
-                    hint="make room with `pytest-rootfs gc`, or move it with --rootfs-store DIR",
+                    hint=repair_of(error),
                 ) from error
         return progress.with_layer(step, layer)
 

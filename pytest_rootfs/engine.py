@@ -80,7 +80,7 @@ class Engine:
 
     @property
     def store(self) -> Store:
-        """The store, opened on first use; raises HostUnsupported for an unsuitable folder."""
+        """The store, opened on first use; raises StoreUnusable for an unsuitable folder."""
         with self._lock:
             if self._store is None:
                 self._store = Store.open(self.settings.store)

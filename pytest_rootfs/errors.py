@@ -29,8 +29,9 @@ from collections.abc import Sequence
 from typing import Any
 
 TAIL_LINES = 20
+TAIL_SIZE = 1 << 20
 
-Argv = Sequence[str | os.PathLike[str]]
+Argv = Sequence[str | bytes | os.PathLike[str]]
 Output = str | bytes | None
 
 
@@ -188,8 +189,12 @@ class CommandNotExecutable(ContainerError, PermissionError):
 
 def shown(command: str | Argv) -> str:
     """Write a command as a person would type it, shortened to 200 characters."""
-    text = command if isinstance(command, str) else shlex.join(str(word) for word in command)
+    text = command if isinstance(command, str) else shlex.join(map(_word, command))
     return f"`{text if len(text) <= 200 else text[:197] + '…'}`"
+
+
+def _word(word: object) -> str:
+    return os.fsdecode(word) if isinstance(word, bytes) else str(word)
 
 
 def _ending(returncode: int) -> str:
@@ -216,7 +221,14 @@ def _outputs(stdout: Output, stderr: Output) -> str:
 def _tail(name: str, output: Output) -> str:
     if not output:
         return ""
-    text = output.decode(errors="backslashreplace") if isinstance(output, bytes) else output
+    end = output[-TAIL_SIZE:]  # of a long output the lines are not even counted
+    text = end.decode(errors="backslashreplace") if isinstance(end, bytes) else end
     lines = text.rstrip("\n").split("\n")
-    left_out = f" (last {TAIL_LINES} of {len(lines)} lines)" if len(lines) > TAIL_LINES else ""
+    left_out = ""
+    if len(output) > TAIL_SIZE:
+        left_out = (
+            f" (the end of {len(output)} {'bytes' if isinstance(output, bytes) else 'characters'})"
+        )
+    elif len(lines) > TAIL_LINES:
+        left_out = f" (last {TAIL_LINES} of {len(lines)} lines)"
     return "\n".join([f"{name}{left_out}:", *(f"  {line}" for line in lines[-TAIL_LINES:])])

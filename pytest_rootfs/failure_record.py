@@ -112,6 +112,11 @@ class Failure:
         return self.main.changes
 
     @property
+    def change_count(self) -> int:
+        """How many paths changed in all containers."""
+        return sum(len(kept.changes) for kept in self.containers)
+
+    @property
     def commands(self) -> tuple[JsonObject, ...]:
         """The commands that were run in the main container, oldest first."""
         return self.main.commands

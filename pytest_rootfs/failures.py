@@ -108,11 +108,14 @@ def look(container: Container) -> KeptContainer:
 
 def summary_line(failure: Failure) -> str:
     """Return the failure's line in the terminal summary."""
-    count = len(failure.changes)
-    what = f"{count} change{'' if count == 1 else 's'}, {shown_size(failure.size)}"
+    count, several = failure.change_count, len(failure.containers) > 1
+    where = f" in {len(failure.containers)} containers" if several else ""
+    what = f"{count} change{'' if count == 1 else 's'}{where}, {shown_size(failure.size)}"
     verb = "shell"
     if not failure.manifest:
         what, verb = "files not kept", "show"
+    if failure.outcome != "failed":
+        what = f"{failure.outcome}, {what}"
     return f"{failure.id}  {failure.nodeid}  {what}   pytest-rootfs {verb} {failure.id}"
 
 

@@ -28,7 +28,10 @@ def pytest_rootfs_resolve_image(config: pytest.Config, reference: str) -> Image 
 
 @hookspec
 def pytest_rootfs_container_config(item: pytest.Item, config: MutableMapping[str, object]) -> None:
-    """Change, in place, the keywords (those of the mark) that a container is about to get."""
+    """Change, in place, the keywords (those of the mark) that a container is about to get.
+
+    Every keyword is there; what nobody asked for is None, and gets the default.
+    """
 
 
 @hookspec

@@ -43,8 +43,12 @@ class Keeper:
         report.user_properties.extend(properties)
         attempt.item.user_properties.extend(properties)
         if failure is not None:
-            note = Note(id=failure.id, line=failures.summary_line(failure), size=failure.size)
-            vars(report)[NOTE_KEY] = note
+            vars(report)[NOTE_KEY] = Note(
+                id=failure.id,
+                outcome=failure.outcome,
+                line=failures.summary_line(failure),
+                size=failure.size,
+            )
             self._tell(attempt, wanted, report, failure)
 
     def _keep(

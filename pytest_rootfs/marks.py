@@ -7,7 +7,9 @@ by `ContainerOptions`, which the fixtures use as well, so that both say the same
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from pytest_rootfs.options import KEEP, Keep
@@ -61,6 +63,17 @@ def split(
     return _image(keywords.get("image")), _keep(keywords.get("keep")), options
 
 
+def with_rooted_mounts(keywords: Mapping[str, object], rootdir: Path) -> dict[str, object]:
+    """Let relative sources of mounts start at pytest's rootdir, wherever pytest was called.
+
+    Bad values stay as they are, for `split` to refuse.
+    """
+    mounts = keywords.get("mounts")
+    if isinstance(mounts, str) or not isinstance(mounts, Sequence):
+        return dict(keywords)
+    return {**keywords, "mounts": [_rooted(mount, rootdir) for mount in mounts]}
+
+
 def keep_of(marks: Iterable[Mark]) -> Keep | None:
     """Return what the marks of a test, given closest first, say of keeping its containers."""
     return _keep(merge(marks).get("keep"))
@@ -103,6 +116,15 @@ def _image(value: object) -> Image | str | None:
         if isinstance(value, Image):
             return value
     raise ValueError(f"image={value!r} is neither an Image nor the name of one")
+
+
+def _rooted(mount: object, rootdir: Path) -> object:
+    if isinstance(mount, str) or not isinstance(mount, Sequence) or not mount:
+        return mount
+    source, *rest = mount
+    if not isinstance(source, (str, os.PathLike)):
+        return mount
+    return (rootdir / os.fsdecode(source), *rest)
 
 
 def _keep(value: object) -> Keep | None:

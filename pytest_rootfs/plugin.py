@@ -251,7 +251,7 @@ class _Summary:
         if terminalreporter.config.option.no_summary:
             return
         if lines := self._session.summary_lines():
-            terminalreporter.section("rootfs failures", cyan=True)
+            terminalreporter.section(self._session.summary_title(), cyan=True)
             for line in lines:
                 terminalreporter.line(line)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_rootfs.attempts import Attempt, Item, Note, Report
@@ -90,9 +90,10 @@ class Session:
 
         if name is not None:
             checked_hostname("name", name)  # commands see it as the host's
-        wish: dict[str, object] = {"image": image, **keywords}
+        wish: dict[str, object] = {**dict.fromkeys(marks.KEYWORDS), "image": image, **keywords}
         self._tell("pytest_rootfs_container_config", config=wish)
-        wanted, keep, options = marks.split(wish, self.defaults)
+        rooted = marks.with_rooted_mounts(wish, self._config.rootpath)
+        wanted, keep, options = marks.split(rooted, self.defaults)
         chosen = image if wanted is None else wanted
         resolved = self.resolve(chosen) if isinstance(chosen, str) else chosen
         container = self.engine.start(resolved, name=name, options=options)
@@ -175,6 +176,11 @@ class Session:
         except (RootfsError, OSError) as error:
             self._trouble.append(f"older failures could not be removed: {error}")
 
+    def summary_title(self) -> str:
+        """Return the heading of the summary; `keep="all"` keeps what is no failure, too."""
+        are_failures = all(each["outcome"] == "failed" for each in self._notes)
+        return "rootfs failures" if are_failures else "rootfs kept"
+
     def summary_lines(self) -> list[str]:
         """Return what the terminal summary says: a line a failure that is still kept."""
         lines = [each["line"] for each in self._notes if each["id"] not in self._swept]
@@ -237,14 +243,27 @@ class Session:
         return engine
 
     def _ask_hook(self, reference: str) -> Image | None:
-        found = self._config.hook.pytest_rootfs_resolve_image(
-            config=self._config, reference=reference
-        )
-        if isinstance(found, str):
-            from pytest_rootfs.image import Image  # noqa: PLC0415  the engine has it imported
+        from pytest_rootfs.errors import ImageError, RootfsError  # noqa: PLC0415  rare: a hook
+        from pytest_rootfs.image import Image  # noqa: PLC0415  as above
 
+        hook, what = self._config.hook.pytest_rootfs_resolve_image, f"the image {reference!r}"
+        try:
+            found = hook(config=self._config, reference=reference)
+        except RootfsError:
+            raise
+        except Exception as error:
+            raise ImageError(
+                f"the hook pytest_rootfs_resolve_image failed for {what}",
+                detail=f"{type(error).__name__}: {error}",
+            ) from error
+        if found is None or isinstance(found, Image):
+            return found
+        if isinstance(found, str):
             return Image(found)
-        return cast("Image | None", found)  # what a hook returns is its author's word
+        raise ImageError(
+            f"the hook pytest_rootfs_resolve_image returned {found!r} for {what}",
+            hint="return an Image, the name of one, or None",
+        )
 
     def _note_use(self, container: Container, keep: Keep | None = None) -> None:
         if self._item is None:

@@ -267,6 +267,19 @@ def test_tag_cannot_look_like_a_scheme(builder: Builder, name: str) -> None:
         builder.tag(Image.scratch(), name)
 
 
+@pytest.mark.parametrize("name", ["", "a b", "../../x", "/x", "x/", "a//b", "a:b:c", "é", "a\n"])
+def test_tag_is_a_name(builder: Builder, name: str) -> None:
+    with pytest.raises(ImageError, match="cannot be a tag: it is not a name") as refused:
+        builder.tag(Image.scratch(), name)
+
+    assert refused.value.what.startswith(repr(name))
+
+
+@pytest.mark.parametrize("name", ["app", "app:1.0", "team/app:a-1", "localhost:5000/team/app:1"])
+def test_tag_may_have_parts(builder: Builder, name: str) -> None:
+    assert builder.tag(Image.scratch(), name).name == name
+
+
 def test_unknown_digest_is_not_found(builder: Builder) -> None:
     with pytest.raises(ImageNotFound, match="no image has the digest sha256:000"):
         builder.build("sha256:" + "0" * 64)

@@ -307,6 +307,14 @@ def test_summary_line_is_as_documented() -> None:
     )
 
 
+def test_summary_line_counts_every_container() -> None:
+    line = summary_line(record(CONTAINER, CONTAINER))
+
+    assert (
+        line == "abc123  t.py::t  2 changes in 2 containers, 4.0 MiB   pytest-rootfs shell abc123"
+    )
+
+
 def test_summary_line_without_files_leads_to_show() -> None:
     bare = KeptContainer(name="rootfs", image=IMAGE, gaps=("files: disk full",))
 

@@ -60,6 +60,8 @@ def _gc(args: argparse.Namespace) -> int:
         found = gc(engine.store, retention_s=retention_s, remove=remove)
     counts = f"{found.blobs} blobs, {found.layers} unpacked layers, {found.results} build results"
     print(f"{shown_size(found.freed_bytes)} freed: {counts}")
+    if not (found.freed_bytes or args.all):
+        note("--all forgets results of build steps, too, and frees images that no tag names")
     for name in found.left:
         note(f"could not be deleted: {name}")
     return 1 if found.left else 0

@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_rootfs.cli.output import note
 from pytest_rootfs.cli.sessions import failed_container, open_engine
 from pytest_rootfs.cli.verbs import UsageError, Verb, add_command, add_container, add_failure
+from pytest_rootfs.errors import RootfsError
 
 if TYPE_CHECKING:
     from pytest_rootfs.failures import Failure, KeptContainer
@@ -60,9 +62,8 @@ def _exec(args: argparse.Namespace) -> int:
     with failed_container(args, **_overrides(args)) as (_, _, container):
         with_tty = _on_terminal()
         env = {**_pairs(args.env), **_terminal_environment(with_tty=with_tty)}
-        return terminals.interact(
-            container, terminals.Task(command=args.command, env=env, with_tty=with_tty)
-        )
+        task = terminals.Task(command=args.command, env=env, with_tty=with_tty)
+        return _finished(container, terminals.interact(container, task))
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +119,18 @@ def _run(args: argparse.Namespace) -> int:
             with_input=args.interactive,
             with_tty=args.tty,
         )
-        return terminals.interact(container, task)
+        return _finished(container, terminals.interact(container, task))
+
+
+def _finished(container: Container, status: int) -> int:
+    """Say which limits a command that failed has hit; return its status."""
+    from pytest_rootfs import terminals  # noqa: PLC0415  as above
+
+    if status not in (0, terminals.TIMED_OUT):  # a time limit is told already
+        with suppress(RootfsError):  # the container has died, and that was told
+            for sentence in container.limits_hit():
+                note(sentence)
+    return status
 
 
 def _default_command(container: Container) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from pytest_rootfs.cli.output import has_colour, is_terminal, painted, safe
+from pytest_rootfs.cli.output import has_colour, painted, safe
 from pytest_rootfs.cli.sessions import (
     find_container,
     find_failure,
@@ -104,7 +104,7 @@ def read_side(container: Container, path: str) -> Side:
 
 def compare(path: str, before: Side, after: Side) -> Iterator[bytes]:
     """Write what differs between two sides of a path, as lines without their ends."""
-    name = path.encode(errors="surrogateescape")
+    name = _encoded(path)
     if before.kind != after.kind:
         yield from _headline(name, before, after)
     elif before.mode != after.mode:
@@ -147,7 +147,7 @@ def _compare_content(name: bytes, before: Side, after: Side) -> Iterator[bytes]:
 
 def _print(lines: Iterable[bytes]) -> None:
     for line in lines:
-        if not is_terminal():
+        if not sys.stdout.isatty():
             sys.stdout.buffer.write(line + b"\n")
             continue
         text = safe(line.decode(errors="surrogateescape"))
@@ -164,8 +164,9 @@ def _coloured(line: str) -> str:
     return line if line.startswith((" ", "\\")) else painted(line, "yellow")
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")
+def _encoded(name: str) -> bytes:
+    """Return a file's name with control characters and undecodable bytes as escapes."""
+    return safe(name).encode()
 
 
 VERBS = {

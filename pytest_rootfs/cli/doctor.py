@@ -1,7 +1,8 @@
 """`doctor`: what this host can do, each thing tried, each gap with its exact repair.
 
-A line is `ok`, `degraded` (containers run, with less) or `missing` (they do not). The last line
-is the proof: a real container, started through the engine.
+A line is `ok`, `degraded` (containers run, with less), `missing` (they do not) or `not tried`, for
+what an earlier line makes impossible. The last line is the proof: a real container, started through
+the engine.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from pytest_rootfs.cli.probes import Trials
     from pytest_rootfs.engine import Engine
 
-State = Literal["ok", "degraded", "missing"]
-_COLOURS = {"ok": "green", "degraded": "yellow", "missing": "red"}
+State = Literal["ok", "degraded", "missing", "not tried"]
+_COLOURS = {"ok": "green", "degraded": "yellow", "missing": "red", "not tried": "yellow"}
 _OUTER_REPAIR = {
     "docker": "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
     "--security-opt systempaths=unconfined …, or docker run --privileged …",
@@ -61,8 +62,8 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _print(check: Check) -> None:
-    state = painted(f"{check.state:<8}", _COLOURS[check.state])
-    print(f"{state}  {check.name:<18}  {check.found}")
+    state = painted(f"{check.state:<9}", _COLOURS[check.state])
+    print(f"{state} {check.name:<18}  {check.found}")
     if check.consequence:
         print(f"{'':<30}{check.consequence}")
     if check.repair:
@@ -83,10 +84,18 @@ def examine(args: argparse.Namespace) -> Iterator[Check]:
     yield _overlay(trials)
     yield _rw_layer(trials)
     yield _proc(trials)
-    yield _store(store_root(args))
+    store = _store(store_root(args))
+    yield store
+    if store.state == "missing":
+        yield from (_not_tried(name, "it needs a store") for name in ("cgroups", "container"))
+        return
     with open_engine(args) as engine:
         yield _cgroups(engine)
         yield _container(engine)
+
+
+def _not_tried(name: str, reason: str = "an earlier line makes it impossible") -> Check:
+    return Check(name=name, state="not tried", found=reason)
 
 
 def _python() -> Check:
@@ -156,7 +165,8 @@ def _filter() -> Check:
 
 def _mounts(trials: Trials) -> Check:
     restricted = probes.kernel_setting("kernel/apparmor_restrict_unprivileged_userns") == "1"
-    failed = trials.get("mount", "not tried")
+    if (failed := trials.get("mount")) is None:
+        return _not_tried("mounts")
     if not failed:
         note = "; AppArmor's restriction is on, and does not apply here" if restricted else ""
         return Check(name="mounts", state="ok", found=f"allowed in a user namespace{note}")
@@ -193,7 +203,8 @@ def _ids() -> Check:
 
 
 def _overlay(trials: Trials) -> Check:
-    failed = trials.get("overlay", "not tried")
+    if (failed := trials.get("overlay")) is None:
+        return _not_tried("overlay")
     if not failed:
         return Check(name="overlay", state="ok", found="can be mounted in a user namespace")
     return Check(
@@ -206,7 +217,8 @@ def _overlay(trials: Trials) -> Check:
 
 
 def _rw_layer(trials: Trials) -> Check:
-    failed = trials.get("overlay on tmpfs", "not tried")
+    if (failed := trials.get("overlay on tmpfs")) is None:
+        return _not_tried("rw layer")
     if not failed:
         return Check(name="rw layer", state="ok", found="on tmpfs, bounded by the disk limit")
     return Check(
@@ -219,7 +231,8 @@ def _rw_layer(trials: Trials) -> Check:
 
 
 def _proc(trials: Trials) -> Check:
-    failed = trials.get("proc", "not tried")
+    if (failed := trials.get("proc")) is None:
+        return _not_tried("/proc")
     if not failed:
         return Check(name="/proc", state="ok", found="can be mounted in a new pid namespace")
     return Check(
@@ -254,8 +267,8 @@ def _store(root: Path) -> Check:
 def _cgroups(engine: Engine) -> Check:
     try:
         session = engine.session
-    except RootfsError as error:
-        return Check(name="cgroups", state="missing", found=_one_line(error), repair=error.hint)
+    except RootfsError:
+        return _not_tried("cgroups", "no session of containers starts, see the last line")
     absent = [name for name, is_usable in session.controllers.items() if not is_usable]
     usable = [name for name in session.controllers if name not in absent]
     found = f"{session.cgroup_kind}, usable controllers: {' '.join(usable) or 'none'}"
@@ -299,8 +312,8 @@ def _version(release: str) -> tuple[int, int]:
 
 VERBS = {
     "doctor": Verb(
-        description="Tell what this host can do: one line a feature, `ok`, `degraded` or "
-        "`missing`, with\nthe exact repair. Exits with 1 when containers cannot run.",
+        description="Tell what this host can do: one line a feature, `ok`, `degraded`, `missing` "
+        "or `not tried`,\nwith the exact repair. Exits with 1 when containers cannot run.",
         configure=add_json,
         act=_doctor,
     ),

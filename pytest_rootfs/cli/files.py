@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_rootfs.cli.output import CHANGE_LETTERS, print_json, print_table
 from pytest_rootfs.cli.sessions import failed_container
 from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb, add_container, add_failure, add_json
+from pytest_rootfs.errors import RootfsError
 
 if TYPE_CHECKING:
     from pytest_rootfs.failures import KeptContainer
@@ -100,7 +101,8 @@ def _cat(args: argparse.Namespace) -> int:
             path = container.path(_absolute(kept, name))
             _require(path, name)
             if not path.is_file():
-                raise UsageError(f"{name} is not a file")
+                what = "a folder" if path.is_dir() else "not a file"
+                raise RootfsError(f"{name} is {what}", hint="ls and cp read folders, too")
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
     sys.stdout.buffer.flush()

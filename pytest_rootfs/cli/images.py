@@ -13,6 +13,7 @@ from pytest_rootfs.cli.sessions import open_engine
 from pytest_rootfs.cli.verbs import Verb, add_json
 from pytest_rootfs.errors import ImageError
 from pytest_rootfs.settings import shown_size
+from pytest_rootfs.store.locks import is_no_room
 
 if TYPE_CHECKING:
     from pytest_rootfs.engine import Engine
@@ -36,10 +37,10 @@ def _images(args: argparse.Namespace) -> int:
 
 
 def _built_cells(row: Row) -> list[str]:
-    if row["digest"] is None:
+    if row["layers"] is None:
         return ["broken" if row["error"] else "not built", "", ""]
-    size = row["size"]
-    return [str(row["digest"])[:19], str(row["layers"]), shown_size(float(str(size)))]
+    digest = str(row["digest"] or "not portable")[:19]
+    return [digest, str(row["layers"]), shown_size(float(str(row["size"])))]
 
 
 def _names(engine: Engine) -> Iterator[tuple[str, str]]:
@@ -68,6 +69,7 @@ def _recipes(folders: tuple[Path, ...]) -> list[str]:
         for folder in folders
         if folder.is_dir()
         for path in folder.rglob("*.toml")
+        if path.is_file()
     )
 
 
@@ -78,10 +80,14 @@ def _row(engine: Engine, name: str, kind: str) -> Row:
         built = engine.builder.known(name)
     except ImageError as problem:
         error = problem.what
+    except OSError as problem:
+        if not is_no_room(problem):  # else it is not built: even an empty image has a manifest
+            raise
     return {
         "name": name,
         "kind": kind,
-        "digest": built.digest if built else None,
+        # a view of this host's files is different everywhere: no digest tells what is in it
+        "digest": built.digest if built and not built.is_host else None,
         "layers": len(built.layers) if built else None,
         "size": built.size if built else None,
         "error": error,

@@ -34,7 +34,8 @@ def _configure_failures(parser: argparse.ArgumentParser) -> None:
 def _failures(args: argparse.Namespace) -> int:
     failures = Failures(open_store(args))
     found = failures.list(None if args.all else Path.cwd())
-    for name in failures.damaged():
+    damaged = failures.damaged()
+    for name in damaged:
         note(f"{name} cannot be read; remove it with `pytest-rootfs rm {name}`")
     if args.json:
         print_json([_summary(failure) for failure in found])
@@ -44,6 +45,8 @@ def _failures(args: argparse.Namespace) -> int:
         print_table(columns, rows, right="changes size")
     elif not args.all and (others := failures.list()):
         note(f"no failure of this project is kept; {len(others)} of others: --all lists them")
+    elif not damaged:
+        print("no failures are kept here")
     return 0
 
 
@@ -51,8 +54,7 @@ def _row(failure: Failure) -> list[str]:
     when = failure.when if failure.outcome == "failed" else f"{failure.when} ({failure.outcome})"
     size = shown_size(failure.size) if failure.manifest else "not kept"
     moment = local_time(failure.time)[:16]  # to the minute
-    count = str(len(failure.changes))
-    return [failure.id, failure.nodeid, when, count, size, moment]
+    return [failure.id, failure.nodeid, when, str(failure.change_count), size, moment]
 
 
 def _summary(failure: Failure) -> dict[str, object]:
@@ -60,7 +62,7 @@ def _summary(failure: Failure) -> dict[str, object]:
     long = ("changes", "commands", "processes", "containers", "env", "options")
     data = {key: value for key, value in failure.to_json().items() if key not in long}
     names = [kept.name for kept in failure.containers]
-    return {**data, "changes": len(failure.changes), "containers": names}
+    return {**data, "changes": failure.change_count, "containers": names}
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ StrPath = str | os.PathLike[str]
 Owner = str | int | tuple[int, int] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, setting a new attribute is a TypeError before Python 3.14
 class Image:
     """Describe an image: the name of another one, and the steps that follow.
 

@@ -96,6 +96,10 @@ def _with_step(image: Image, step: object, folder: Path) -> Image:
     verb = VERBS[name]
     value = step[name]
     options = {key: item for key, item in step.items() if key != name}
+    if not isinstance(value, Mapping) and (
+        stray := [key for key in options if key in verb.arguments]
+    ):
+        raise RecipeError(f"{' and '.join(stray)} beside {name}={value!r}", hint=_forms(name, verb))
     _check_known(options, (*verb.options, *(verb.arguments if isinstance(value, Mapping) else ())))
     arguments = _arguments(name, verb, value) | options
     if "source" in arguments and isinstance(arguments["source"], str):
@@ -120,9 +124,16 @@ def _arguments(name: str, verb: _Verb, value: object) -> dict[str, Any]:
     if missing := [key for key in verb.arguments if key not in arguments]:
         raise RecipeError(
             f"{name}={value!r} has no {' and no '.join(missing)}",
-            hint=f"write {name} = [{', '.join(key.upper() for key in verb.arguments)}]",
+            hint=_forms(name, verb),
         )
     return arguments
+
+
+def _forms(name: str, verb: _Verb) -> str:
+    """Return how a verb with several arguments is written."""
+    listed = ", ".join(key.upper() for key in verb.arguments)
+    table = ", ".join(f"{key} = {key.upper()}" for key in verb.arguments)
+    return f"write {name} = [{listed}] or {name} = {{ {table} }}"
 
 
 def _check_known(table: Mapping[str, object], known: Iterable[str]) -> None:

@@ -23,6 +23,11 @@ LATER_SCHEMES = ("oci", "oci-archive", "docker-archive", "dir", "registry")
 BUILT_IN = {"scratch": Image.scratch(), "host": Image.host()}
 # Names of files below the folder, with room for the suffix; nothing hidden, nothing above it.
 _RECIPE_NAME = re.compile(r"\w[\w.+-]{0,49}(/\w[\w.+-]{0,49}){0,9}")
+# Parts joined by slashes, the first perhaps with a port, and at the end perhaps a version.
+_TAG_NAME = re.compile(
+    r"[A-Za-z0-9_][\w.+-]*(:\d+(?=/))?(/[A-Za-z0-9_][\w.+-]*)*(:\w[\w.+-]*)?", re.ASCII
+)
+_TAG_LENGTH = 200
 
 Hook = Callable[[str], Image | None]
 
@@ -142,7 +147,8 @@ class _Resolver:
     def _names(folders: Iterable[Path]) -> Iterator[str]:
         for folder in folders:
             for path in folder.rglob("*.toml") if folder.is_dir() else ():
-                yield str(path.relative_to(folder).with_suffix(""))
+                if path.is_file():
+                    yield str(path.relative_to(folder).with_suffix(""))
 
 
 def shipped_folder() -> Path:
@@ -170,7 +176,12 @@ def _from_scheme(scheme: str, rest: str) -> Image:
 
 
 def check_tag(name: str) -> None:
-    """Refuse a name for a tag that would be read as the kind of a reference."""
+    """Refuse a name for a tag that is no name, or would be read as the kind of a reference."""
+    if not isinstance(name, str) or len(name) > _TAG_LENGTH or not _TAG_NAME.fullmatch(name):
+        raise ImageError(
+            f"{name!r} cannot be a tag: it is not a name of letters, digits and . _ + -",
+            hint="choose a name such as app, team/app or app:1.0",
+        )
     scheme = name.partition(":")[0] if ":" in name else ""
     if scheme in ("host", "scratch", "sha256", *LATER_SCHEMES):
         raise ImageError(

@@ -55,6 +55,7 @@ AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
+OPENAT2_TRIES = 64
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
@@ -282,9 +283,15 @@ def mount_setattr(
 
 
 def openat2(dir_fd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int) -> int:
-    """Open a path with rules for its resolution; openat2(2), Linux 5.6."""
+    """Open a path with rules for its resolution; openat2(2), Linux 5.6.
+
+    Tries again when a rename anywhere on the machine has crossed a `..` (ERRORS, EAGAIN).
+    """
     how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
-    result = _openat2(dir_fd, _bytes(path), ctypes.addressof(how), ctypes.sizeof(how))
+    for _ in range(OPENAT2_TRIES):
+        result = _openat2(dir_fd, _bytes(path), ctypes.addressof(how), ctypes.sizeof(how))
+        if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
+            break
     return _checked(result, "openat2", path)
 
 

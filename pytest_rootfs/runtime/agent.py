@@ -10,14 +10,29 @@ from pytest_rootfs.runtime.client import CALL_TIMEOUT_S, Peer, PeerGone, StepFai
 from pytest_rootfs.runtime.launch import Call, refused
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.protocol import Message
+from pytest_rootfs.runtime.records import CommandRecord
+from pytest_rootfs.runtime.terms import Terms
 
 
 class Agent:
-    """A container's init. `died` says, and asks the spawner, why it is gone."""
+    """A container's init.
 
-    def __init__(self, peer: Peer, died: Callable[[], ContainerDied]) -> None:
+    `died` says, and asks the spawner, why it is gone; `why_failed` which limit a failed command
+    has hit; `space_note` which limit a path is under that has no room left.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        *,
+        died: Callable[[], ContainerDied],
+        why_failed: Callable[[int], str],
+        space_note: Callable[[str], str],
+    ) -> None:
         self._peer = peer
         self.died = died
+        self.why_failed = why_failed
+        self.space_note = space_note
 
     def ask(self, message: Message, fds: Sequence[int] = ()) -> Message:
         """Return the answer to a call that gives no descriptors back."""
@@ -33,7 +48,7 @@ class Agent:
         except (PeerGone, TimeoutError) as error:
             raise self.died() from error
 
-    def start(self, call: Call, *, text: bool) -> Process:
+    def start(self, call: Call, terms: Terms, record: CommandRecord) -> Process:
         """Start a command; raises what `run` says."""
         __tracebackhide__ = True
         message, fds = call.request()
@@ -56,7 +71,8 @@ class Agent:
             piped=call.piped,
             conversation=conversation,
             agent=self,
-            text=text,
+            terms=terms,
+            record=record,
             is_tty=call.tty,
         )
 

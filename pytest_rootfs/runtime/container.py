@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import posixpath
 import signal
-import subprocess
 import threading
+import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, Literal
 
 from pytest_rootfs import settings, textdiff
 from pytest_rootfs.changeset import Changes
-from pytest_rootfs.errors import ArchiveRejected, ContainerDied, ContainerError, shown
-from pytest_rootfs.runtime import copying, launch, runs
+from pytest_rootfs.errors import ArchiveRejected, ContainerDied, ContainerError
+from pytest_rootfs.runtime import copying, deaths, launch, runs
 from pytest_rootfs.runtime.agent import Agent
 from pytest_rootfs.runtime.client import Peer, StepFailed
+from pytest_rootfs.runtime.endings import Command, CompletedProcess
 from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call, Stream
-from pytest_rootfs.runtime.path import ContainerPath, absolute
-from pytest_rootfs.runtime.process import Command, CompletedProcess, Process
-from pytest_rootfs.runtime.runs import CommandRecord
+from pytest_rootfs.runtime.limit_watch import Hits, LimitWatch, space_note
+from pytest_rootfs.runtime.path import AnyPath, ContainerPath, absolute, text_of
+from pytest_rootfs.runtime.process import Process
+from pytest_rootfs.runtime.records import CommandRecord
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 from pytest_rootfs.runtime.stats import Stats
+from pytest_rootfs.runtime.terms import Terms, encoded
 
 KEPT_COMMANDS = 50
 DYING_S = 1.0
@@ -59,11 +65,18 @@ class Container:
         self.options = options
         self.retain = False
         """Whether `close` keeps the rw layer readable until `release`."""
-        self.commands: deque[CommandRecord] = deque(maxlen=KEPT_COMMANDS)
+        self._commands: deque[CommandRecord] = deque(maxlen=KEPT_COMMANDS)
+        self._started: weakref.WeakSet[Process] = weakref.WeakSet()
+        """Processes that the test may still look at."""
         self._defaults = defaults
-        self._agent = Agent(peer, self._died)
+        self._agent = Agent(
+            peer,
+            died=self._died,
+            why_failed=self._why_failed,
+            space_note=partial(space_note, options),
+        )
         self._home = home
-        self._oom_kills = 0
+        self._watch = LimitWatch(options.limits)
         self._state: Literal["alive", "dead", "closed"] = "alive"
         self._has_rw_layer = True
         self._death: ContainerDied | None = None
@@ -84,6 +97,13 @@ class Container:
         """Tell whether `close` was called."""
         return self._state == "closed"
 
+    @property
+    def commands(self) -> Sequence[CommandRecord]:
+        """The last commands, oldest first, those that have ended by now with their status."""
+        for process in list(self._started):
+            process.note_end()
+        return self._commands
+
     def run(
         self,
         command: Command,
@@ -92,7 +112,7 @@ class Container:
         input: str | bytes | None = None,  # noqa: A002  subprocess's name
         text: bool = True,
         env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
+        cwd: AnyPath | None = None,
         user: str | int | None = None,
         timeout: float | None = None,
         stdin: Stream = None,
@@ -105,82 +125,92 @@ class Container:
         Raises CommandFailed for a status that is not zero (unless `check=False`), CommandTimeout
         after `timeout` seconds, when the command and all that it started are dead, CommandNotFound,
         CommandNotExecutable, ContainerDied. Output comes without the waiting for daemons that hold
-        the pipes. With a terminal, stdout is what it shows.
+        the pipes; of a stream of more than 64 MiB, the first and the last half with a line between
+        that says how much is left out. With a terminal, stdout is what it shows.
         """
         __tracebackhide__ = True
         if input is not None and stdin is not None:
             raise ValueError("stdin and input may not both be used")
-        limit_s = self.options.timeout_s
-        if timeout is not None:
-            limit_s = settings.parse_positive("timeout", timeout, unit="seconds")
-        pipe = subprocess.PIPE
-        call = self._call(
+        data = None if input is None else encoded(input)
+        limit_s = _seconds(timeout) or self.options.timeout_s
+        call = launch.prepare(
             command,
+            self._defaults,
             env=env,
             cwd=cwd,
             user=user,
-            stdin=pipe if input is not None else stdin,
-            stdout=pipe if stdout is None else stdout,
-            stderr=pipe if stderr is None else stderr,
+            stdio=(
+                stdin if data is None else PIPE,
+                PIPE if stdout is None else stdout,
+                PIPE if stderr is None else stderr,
+            ),
             tty=tty,
         )
-        process, record = self._start(call, text=text)
-        data = input.encode() if isinstance(input, str) else input
+        process = self._start(call, Terms(text=text))
         with contextlib.closing(process):
-            outcome = runs.finish(process, record, data, limit_s)
-        oom_killed = self._was_oom_killed(outcome.ending.returncode)
+            outcome = runs.finish(process, data, limit_s)
+        hits = self._look_at_limits(outcome.ending.returncode, is_error=check)
         if check and outcome.ending.returncode:
-            raise outcome.failed(self._oom_reason() if oom_killed else "")
-        return outcome.completed(oom_killed=oom_killed)
+            raise outcome.failed(hits.reason)
+        return outcome.completed(oom_killed=hits.oom_killed)
 
     def popen(
         self,
         command: Command,
         *,
+        check: bool = False,
+        input: str | bytes | None = None,  # noqa: A002  subprocess's name
         text: bool = True,
         env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
+        cwd: AnyPath | None = None,
         user: str | int | None = None,
+        timeout: float | None = None,
         stdin: Stream = None,
-        stdout: Stream = subprocess.PIPE,
-        stderr: Stream = subprocess.PIPE,
+        stdout: Stream = PIPE,
+        stderr: Stream = PIPE,
         tty: bool = False,
     ) -> Process:
         """Start a command and return at once; stdout and stderr are pipes unless sent elsewhere.
 
-        A pipe that nobody reads holds 64 KiB: give `subprocess.DEVNULL` for a daemon that talks.
+        `input` is what `communicate` sends when it is given none, and `timeout` how long it and
+        `wait` wait then; with `check` both raise CommandFailed for a status that is not zero. A
+        pipe that nobody reads holds 64 KiB: give `subprocess.DEVNULL` for a daemon that talks.
         """
         __tracebackhide__ = True
-        call = self._call(
+        if input is not None and stdin not in (None, PIPE):
+            raise ValueError("stdin and input may not both be used")
+        data = None if input is None else encoded(input)
+        call = launch.prepare(
             command,
+            self._defaults,
             env=env,
             cwd=cwd,
             user=user,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
+            stdio=(stdin if data is None else PIPE, stdout, stderr),
             tty=tty,
         )
-        process, _ = self._start(call, text=text)
+        terms = Terms(text=text, input=data, timeout_s=_seconds(timeout), check=check)
+        process = self._start(call, terms)
+        self._started.add(process)
         return process
 
-    def path(self, path: str | os.PathLike[str]) -> ContainerPath:
+    def path(self, path: AnyPath) -> ContainerPath:
         """Return a path of the container; a relative one starts at its working directory."""
         self._home.touch(self)
-        return ContainerPath(self._agent.ask_with_fds, absolute(path, self._defaults["cwd"]))
+        return ContainerPath(self._agent, absolute(path, self._defaults["cwd"]))
 
-    def copy_in(self, source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    def copy_in(self, source: str | os.PathLike[str], target: AnyPath) -> None:
         """Copy a host file or folder into the container, as root's; parents are made.
 
         A target that is a folder, or ends with a slash, receives it under its own name.
         """
-        into = os.fspath(target).endswith("/")
-        copying.copy_in(Path(source), self.path(target), into=into)
+        into = text_of(target).endswith("/")
+        copying.copy_in(Path(os.fspath(source)), self.path(target), into=into)
 
-    def copy_out(self, source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    def copy_out(self, source: AnyPath, target: str | os.PathLike[str]) -> None:
         """Copy a file or folder of the container to the host; parents are made."""
         into = os.fspath(target).endswith("/")
-        copying.copy_out(self.path(source), Path(target), into=into)
+        copying.copy_out(self.path(source), Path(os.fspath(target)), into=into)
 
     def changes(self, *, ignore: Iterable[str] = ()) -> Changes:
         """Return what differs from the image; `ignore` takes globs such as "/var/log/**"."""
@@ -194,16 +224,21 @@ class Container:
                 changes = self._home.changes(self)
         return changes.ignoring(patterns) if patterns else changes
 
-    def diff(self, path: str | os.PathLike[str]) -> str:
-        """Return the unified diff of one text file against the image; "" when it is the same."""
+    def diff(self, path: AnyPath) -> str:
+        """Return the unified diff of one text file against the image; "" when it is the same.
+
+        Raises FileNotFoundError where neither has anything, IsADirectoryError for a folder, OSError
+        for what is no file either.
+        """
         self._require_rw_layer()
         name = posixpath.normpath(absolute(path, self._defaults["cwd"]))
         name, before = self._home.read_base(name)
         after = before
-        if name in self.changes():
+        changes = self.changes()
+        if name in changes:
             after = self._home.read_changed(self, name)
         if before is None and after is None:
-            raise FileNotFoundError(f"neither the image nor the container has the file {name}")
+            raise self._no_file(name, changes)
         return textdiff.unified(name, before, after)
 
     def stats(self) -> Stats:
@@ -263,27 +298,13 @@ class Container:
 
     def limits_hit(self) -> list[str]:
         """Say which limits stopped something, a sentence each."""
-        hit = []
         self._require_rw_layer()
-        status = self._home.status(self)
-        stats = Stats(**status["stats"])
-        limits = self.limits
-        if stats.oom_kills:
-            size = "" if limits.memory is None else f" over {settings.shown_size(limits.memory)}"
-            hit.append(f"memory: the kernel killed {stats.oom_kills} process(es){size}")
-        if stats.pids_max_hits:
-            hit.append(f"pids: refused {stats.pids_max_hits} time(s) to go over {limits.pids}")
-        if limits.disk is not None and status["disk_free_bytes"] == 0:
-            hit.append(f"disk: the rw layer is full at {settings.shown_size(limits.disk)}")
-        hit.extend(
-            f"timeout: {shown(record.argv)} was killed after {record.duration_s:.1f} s"
-            for record in self.commands
-            if record.timed_out and record.duration_s is not None
-        )
-        return hit
+        return self._watch.describe(self._home.status(self), self._commands)
 
     def __enter__(self) -> Container:
-        """Return the container."""
+        """Return the container; raises ContainerDied when it is closed already."""
+        if self._state == "closed":
+            raise self._died()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -294,55 +315,43 @@ class Container:
         """Show id, name and state."""
         return f"<Container {self.id} {self.name!r} {self._state}>"
 
-    def _call(
-        self,
-        command: Command,
-        *,
-        env: Mapping[str, str] | None,
-        cwd: str | os.PathLike[str] | None,
-        user: str | int | None,
-        stdin: Stream,
-        stdout: Stream,
-        stderr: Stream,
-        tty: bool,
-    ) -> Call:
-        return Call(
-            command=launch.check_command(command),
-            env={**self._defaults["env"], **launch.check_env(env)},
-            cwd=launch.working_dir(cwd, self._defaults["cwd"]),
-            user=self._defaults["user"] if user is None else str(user),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            tty=tty,
-        )
-
-    def _start(self, call: Call, *, text: bool) -> tuple[Process, CommandRecord]:
+    def _start(self, call: Call, terms: Terms) -> Process:
         __tracebackhide__ = True
         self._require_alive()
         self._home.touch(self)
         record = CommandRecord(argv=call.argv)
-        self.commands.append(record)
+        self._commands.append(record)
         try:
-            return self._agent.start(call, text=text), record
+            return self._agent.start(call, terms, record)
         except ContainerError as error:
             record.output_tail = error.what
             record.returncode = getattr(error, "returncode", None)
             raise
 
-    def _was_oom_killed(self, returncode: int) -> bool:
-        """Tell whether the memory limit killed a process since the last look; looks if it may."""
-        if self.limits.memory is None and returncode not in (-signal.SIGKILL, 137):
-            return False
-        kills = self.stats().oom_kills or 0
-        is_more, self._oom_kills = kills > self._oom_kills, kills
-        return is_more
+    def _look_at_limits(self, returncode: int, *, is_error: bool) -> Hits:
+        """Find out what was hit since the last look; looks only where something may have been."""
+        may_be_oom = self.limits.memory is not None or returncode in (-signal.SIGKILL, 137)
+        if not may_be_oom and not (is_error and returncode):
+            return Hits()
+        self._require_rw_layer()
+        return self._watch.look(self._home.status(self))
 
-    def _oom_reason(self) -> str:
-        if self.limits.memory is None:
-            return "out of memory: the kernel killed a process"
-        size = settings.shown_size(self.limits.memory)
-        return f"out of memory: over its limit of {size} (memory=…), the kernel killed a process"
+    def _why_failed(self, returncode: int) -> str:
+        try:
+            return self._look_at_limits(returncode, is_error=True).reason
+        except ContainerDied:
+            return ""  # of the command's failure, its status is what there is to tell
+
+    def _no_file(self, path: str, changes: Changes) -> OSError:
+        """Return why there is nothing to compare at a path."""
+        kind = changes[path].type if path in changes else ""
+        if not kind and self._state == "alive":
+            kind = self.path(path).kind() or ""
+        if kind == "dir":
+            return IsADirectoryError(errno.EISDIR, "is a folder: compare its files", path)
+        if kind:
+            return OSError(errno.EINVAL, f"is a {kind}: only files can be compared", path)
+        return FileNotFoundError(f"neither the image nor the container has the file {path}")
 
     def _require_alive(self) -> None:
         __tracebackhide__ = True
@@ -363,20 +372,14 @@ class Container:
             return ContainerDied(f"container {self.name} was killed by the test")
         try:
             # its socket closes a moment before it is dead
-            status = self._home.status(self, wait_s=DYING_S)["status"]
+            status = self._home.status(self, wait_s=DYING_S)
         except ContainerDied as error:
+            self._state, self._death = "dead", error
             return error
-        tail = next((x.output_tail for x in reversed(self.commands) if x.output_tail), "")
-        detail = f"last output:\n{tail}" if tail else ""
-        if status is None:
-            return ContainerDied(f"container {self.name} does not answer", detail=detail)
-        self._state = "dead"
-        code = os.waitstatus_to_exitcode(status)
-        reason = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
-        self._death = ContainerDied(
-            f"the init of container {self.name} was ended {reason}", detail=detail
-        )
-        return self._death
+        death = deaths.explain(self.name, status, self._watch, self._commands)
+        if status["status"] is not None:
+            self._state, self._death = "dead", death
+        return death
 
     @contextlib.contextmanager
     def _stopped(self) -> Iterator[None]:
@@ -391,3 +394,9 @@ class Container:
             with contextlib.suppress(ContainerDied):
                 if is_alive:
                     self._agent.ask({"op": "stop", "stop": False})
+
+
+def _seconds(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    return settings.parse_positive("timeout", timeout, unit="seconds")

@@ -17,8 +17,9 @@ class CompletedProcess(subprocess.CompletedProcess[Text], Generic[Text]):
     """A finished command: `subprocess.CompletedProcess` with what it cost.
 
     `duration_s` is wall time; `user_s`, `system_s` and `max_rss_bytes` are those of the command and
-    the children it waited for (getrusage(2)). `max_rss_bytes` is at least that of the process that
-    started it, about 10 MiB. `oom_killed` tells whether the memory limit killed a process meanwhile.
+    the children it waited for (getrusage(2)), `max_rss_bytes` at least that of the process that
+    started it, about 10 MiB. `oom_killed` tells whether the memory limit killed a process
+    meanwhile.
     """
 
     def __init__(

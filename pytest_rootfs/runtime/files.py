@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from pytest_rootfs.kernel.syscalls import open_inside
+from pytest_rootfs.runtime import users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ def read_link(message: Message) -> Answer:
     """Read a symlink."""
     with _Parent(message["path"]) as parent:
         return {"target": os.readlink(parent.name, dir_fd=parent.fd)}, []
+
+
+def find_ids(message: Message) -> Answer:
+    """Return the ids of an owner that may be given by names of the image's own files."""
+    uid, gid = message["uid"], message["gid"]
+    return {
+        "uid": users.find_uid(uid) if isinstance(uid, str) else uid,
+        "gid": users.find_gid(gid) if isinstance(gid, str) else gid,
+    }, []
 
 
 def change(message: Message) -> Answer:
@@ -132,4 +142,5 @@ CALLS: dict[str, Callable[[Message], Answer]] = {
     "stat": stat_file,
     "readlink": read_link,
     "change": change,
+    "ids": find_ids,
 }

@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from pytest_rootfs import settings
 from pytest_rootfs.errors import (
@@ -18,8 +18,8 @@ from pytest_rootfs.errors import (
     shown,
 )
 from pytest_rootfs.runtime.client import StepFailed
-from pytest_rootfs.runtime.path import absolute
-from pytest_rootfs.runtime.process import Command
+from pytest_rootfs.runtime.endings import Command
+from pytest_rootfs.runtime.path import ContainerPath, absolute, text_of
 from pytest_rootfs.runtime.protocol import Message
 
 Stream = int | IO[str] | IO[bytes] | None
@@ -41,6 +41,9 @@ MAX_ARGUMENT_BYTES = 2 << 20
 """What execve(2) takes of words and variables with the usual stack limit of 8 MiB; as JSON, each
 byte of it may need six, and still fits into a frame."""
 
+MAX_WORD_BYTES = 128 << 10
+"""What execve(2) takes of one word with its null character, MAX_ARG_STRLEN."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -60,7 +63,7 @@ class Call:
         """The words to execute; a text is for the image's shell."""
         if isinstance(self.command, str):
             return [SHELL, "-c", self.command]
-        return [os.fspath(word) for word in self.command]
+        return [_text(word) for word in self.command]
 
     @property
     def piped(self) -> list[int]:
@@ -90,9 +93,45 @@ class Call:
         return message, fds
 
     def _check_size(self) -> None:
-        words = [*self.argv, *self.env, *self.env.values()]
-        if sum(len(os.fsencode(word)) + 1 for word in words) > MAX_ARGUMENT_BYTES:
+        sizes = [len(os.fsencode(word)) + 1 for word in self.argv]
+        names = [*self.env, *self.env.values()]
+        if (
+            max(sizes) > MAX_WORD_BYTES
+            or sum(sizes) + sum(len(os.fsencode(name)) + 1 for name in names) > MAX_ARGUMENT_BYTES
+        ):
             raise _too_long(self)
+
+
+def prepare(
+    command: Command,
+    defaults: Mapping[str, Any],  # Any: `env` is a mapping, `cwd` and `user` are texts
+    *,
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | ContainerPath | None,
+    user: str | int | None,
+    stdio: Sequence[Stream],
+    tty: bool,
+) -> Call:
+    """Check the arguments of `run` or `popen`, and put those of the container where none are.
+
+    Raises TypeError or ValueError as `subprocess` would.
+    """
+    if tty and any(stream not in (None, subprocess.PIPE) for stream in stdio):
+        raise ValueError(
+            "with tty=True the three streams are the terminal: stdin=, stdout= and "
+            "stderr= cannot send them elsewhere"
+        )
+    stdin, stdout, stderr = stdio
+    return Call(
+        command=check_command(command),
+        env={**defaults["env"], **check_env(env)},
+        cwd=defaults["cwd"] if cwd is None else absolute(cwd, defaults["cwd"]),
+        user=defaults["user"] if user is None else str(user),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        tty=tty,
+    )
 
 
 def check_command(command: object) -> Command:
@@ -106,26 +145,25 @@ def check_command(command: object) -> Command:
     if not words:
         raise ValueError("a command cannot be empty")
     for word in words:
-        if not isinstance(word, (str, os.PathLike)) or not isinstance(os.fspath(word), str):
+        if not isinstance(word, (str, bytes, ContainerPath, os.PathLike)):
             raise TypeError(f"a command has {word!r}, which is not a text or a path")
-        if "\0" in os.fspath(word):
+        if "\0" in _text(word):
             raise ValueError(f"a command has {word!r}, which holds a null character")
     return command
 
 
 def check_env(env: Mapping[str, str] | None) -> Mapping[str, str]:
     """Return the variables of a call; raises TypeError or ValueError naming the bad one."""
-    for name, value in (env or {}).items():
+    if env is None:
+        return {}
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env is a mapping of names to values, not {env!r}")
+    for name, value in env.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"env has {name!r}={value!r}: names and values are texts")
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise ValueError(f"env has {name!r}={value!r}, which no program can be given")
-    return env or {}
-
-
-def working_dir(cwd: str | os.PathLike[str] | None, default: str) -> str:
-    """Return the folder that a command starts in, from the container's own when relative."""
-    return default if cwd is None else absolute(cwd, default)
+    return env
 
 
 def refused(error: StepFailed, call: Call) -> RootfsError:
@@ -177,6 +215,10 @@ def refused(error: StepFailed, call: Call) -> RootfsError:
     return ContainerError(f"cannot start {shown(call.argv)}: {error}")
 
 
+def _text(word: str | bytes | os.PathLike[str] | ContainerPath) -> str:
+    return os.fsdecode(word) if isinstance(word, bytes) else os.fsdecode(text_of(word))
+
+
 def _too_long(call: Call) -> ContainerError:
     return ContainerError(
         f"cannot start {shown(call.argv)}: {os.strerror(errno.E2BIG)}",
@@ -197,5 +239,8 @@ def _stdio(number: int, stream: Stream, fds: list[int]) -> str | int:
         if number != 2:
             raise ValueError("only stderr can be subprocess.STDOUT")
         return "stdout"
+    if not isinstance(stream, int) and not hasattr(stream, "fileno"):
+        name = ("stdin", "stdout", "stderr")[number]
+        raise TypeError(f"{name} is a file, a descriptor, PIPE or DEVNULL, not {stream!r}")
     fds.append(stream if isinstance(stream, int) else stream.fileno())
     return len(fds) - 1

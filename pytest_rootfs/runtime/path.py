@@ -10,18 +10,32 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import posixpath
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from pytest_rootfs.runtime import streams
+from pytest_rootfs.runtime.path_names import AnyPath, PathNames, absolute, text_of
 from pytest_rootfs.runtime.protocol import Message
 
-Call = Callable[[Message], tuple[Message, list[int]]]
-"""Ask the container's init; raises OSError as the kernel gave it, ContainerDied."""
+__all__ = ["AnyPath", "ContainerPath", "absolute", "text_of"]
 
+MAX_LINKS = 40
+"""As many symlinks as the kernel follows in one path; path_resolution(7)."""
+
+MAX_ID = (1 << 32) - 2
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+    stat.S_IFSOCK: "socket",
+}
 _FLAGS = {
     "r": os.O_RDONLY,
     "w": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
@@ -30,77 +44,11 @@ _FLAGS = {
 }
 
 
-class ContainerPath:
+class ContainerPath(PathNames):
     """An absolute path in a container; relative ones start at its working directory.
 
     Raises the same errors as `pathlib.Path` does. Owners in `stat()` are the container's ids.
     """
-
-    def __init__(self, call: Call, path: str | os.PathLike[str]) -> None:
-        self._call = call
-        self._path = PurePosixPath(path)
-
-    def __truediv__(self, other: str | os.PathLike[str]) -> ContainerPath:
-        """Return the path of something inside this folder."""
-        return ContainerPath(self._call, self._path / other)
-
-    def joinpath(self, *others: str | os.PathLike[str]) -> ContainerPath:
-        """Return the path with more components."""
-        return ContainerPath(self._call, self._path.joinpath(*others))
-
-    @property
-    def name(self) -> str:
-        """The last component."""
-        return self._path.name
-
-    @property
-    def suffix(self) -> str:
-        """The last component's extension, with its dot."""
-        return self._path.suffix
-
-    @property
-    def stem(self) -> str:
-        """The last component without its extension."""
-        return self._path.stem
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The components."""
-        return self._path.parts
-
-    @property
-    def parent(self) -> ContainerPath:
-        """The folder that the path is in."""
-        return ContainerPath(self._call, self._path.parent)
-
-    @property
-    def parents(self) -> tuple[ContainerPath, ...]:
-        """All folders above, nearest first."""
-        return tuple(ContainerPath(self._call, parent) for parent in self._path.parents)
-
-    def __str__(self) -> str:
-        """Return the path as text."""
-        return str(self._path)
-
-    __fspath__ = None  # a container's path means nothing to open() on the host
-
-    def __repr__(self) -> str:
-        """Return the path as it would be made."""
-        return f"ContainerPath({str(self._path)!r})"
-
-    def __eq__(self, other: object) -> bool:
-        """Compare with a path of the same container."""
-        if not isinstance(other, ContainerPath):
-            return NotImplemented
-        return self._path == other._path and self._call == other._call
-
-    def __lt__(self, other: ContainerPath) -> bool:
-        """Order as pathlib does."""
-        return self._path < other._path
-
-    def __hash__(self) -> int:
-        """Hash by path."""
-        return hash(self._path)
 
     def exists(self) -> bool:
         """Tell whether the path, symlinks followed, leads to something."""
@@ -125,6 +73,11 @@ class ContainerPath:
     def is_fifo(self) -> bool:
         """Tell whether it is a FIFO, symlinks followed."""
         return stat.S_ISFIFO(self._mode(follow=True) or 0)
+
+    def kind(self) -> str | None:
+        """Return what the path itself is, in the words of `Change.type`; None for nothing."""
+        mode = self._mode(follow=False)
+        return None if mode is None else _KINDS[stat.S_IFMT(mode)]
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         """Return the attributes, symlinks followed; owners are the container's ids."""
@@ -167,7 +120,11 @@ class ContainerPath:
         try:
             if "b" not in mode and encoding is None:
                 encoding = "utf-8"
-            return open(fd, mode.replace("x", "w"), buffering, encoding, errors, newline)
+            if kinds == ["r"] and "+" not in mode:
+                return open(fd, mode, buffering, encoding, errors, newline)
+            text = encoding, errors, newline
+            mode = mode.replace("x", "w")
+            return streams.open_writable(fd, mode, buffering, text, self._no_space)
         except IsADirectoryError:
             os.close(fd)
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self)) from None
@@ -192,9 +149,15 @@ class ContainerPath:
         with self.open("wb") as stream:
             return int(stream.write(data))
 
-    def write_text(self, data: str, encoding: str | None = None, errors: str | None = None) -> int:
+    def write_text(
+        self,
+        data: str,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> int:
         """Replace the content by text; return the number of characters."""
-        with self.open("w", encoding=encoding, errors=errors, newline="") as stream:
+        with self.open("w", encoding=encoding, errors=errors, newline=newline) as stream:
             return int(stream.write(data))
 
     def touch(self, mode: int = 0o644, exist_ok: bool = True) -> None:  # noqa: FBT001, FBT002  pathlib's
@@ -233,9 +196,9 @@ class ContainerPath:
         """Remove the empty folder."""
         self._change("rmdir")
 
-    def rename(self, target: str | os.PathLike[str] | ContainerPath) -> ContainerPath:
+    def rename(self, target: AnyPath) -> ContainerPath:
         """Rename to a path of the same container; a relative one is beside this one."""
-        new = self.parent / str(target)
+        new = self.parent / target
         self._change("rename", target=str(new))
         return new
 
@@ -244,19 +207,55 @@ class ContainerPath:
     def readlink(self) -> ContainerPath:
         """Return where the symlink points, as it says itself."""
         answer, _ = self._ask("readlink")
-        return ContainerPath(self._call, str(answer["target"]))
+        return self._at(str(answer["target"]))
 
-    def symlink_to(self, target: str | os.PathLike[str] | ContainerPath) -> None:
+    def resolve(self, strict: bool = False) -> ContainerPath:  # noqa: FBT001, FBT002  pathlib's
+        """Return the path without symlinks and `..`, as the container resolves them.
+
+        What does not exist stays as it is, unless `strict`.
+        """
+        found, links = self._at("/"), 0
+        todo = [*reversed(self._path.parts)]
+        while todo:
+            part = todo.pop()
+            entry = found / part
+            if part == "..":
+                found = found.parent
+            elif not entry.is_symlink():
+                found = entry
+            elif links >= MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self))
+            else:
+                links += 1
+                todo += reversed(entry.readlink().parts)  # an absolute one begins with the root
+        if strict:
+            found.stat()
+        return found
+
+    def symlink_to(self, target: AnyPath) -> None:
         """Make this path a symlink to `target`, which need not exist."""
-        self._change("symlink", target=str(target))
+        self._change("symlink", target=text_of(target))
 
     def chmod(self, mode: int) -> None:
         """Change the permissions, symlinks followed."""
         self._change("chmod", mode=mode)
 
-    def chown(self, uid: int = -1, gid: int = -1, *, follow_symlinks: bool = True) -> None:
-        """Change the owner, in the container's ids; -1 leaves one as it is."""
-        self._change("chown" if follow_symlinks else "lchown", uid=uid, gid=gid)
+    def chown(
+        self, uid: int | str = -1, gid: int | str = -1, *, follow_symlinks: bool = True
+    ) -> None:
+        """Change the owner, in the container's ids or names; -1 leaves one as it is.
+
+        Raises LookupError for a name that the image's own /etc/passwd or /etc/group has not.
+        """
+        ids = {"uid": uid, "gid": gid}
+        for key, value in ids.items():
+            if isinstance(value, bool) or not isinstance(value, (int, str)):
+                raise TypeError(f"{key} is a number or a name, not {value!r}")
+            if isinstance(value, int) and not -1 <= value <= MAX_ID:
+                raise ValueError(f"{key}={value} is out of range: ids end at {MAX_ID}")
+        if isinstance(uid, str) or isinstance(gid, str):
+            ids, _ = self._named(ids)
+        self._change("chown" if follow_symlinks else "lchown", **ids)
 
     def iterdir(self) -> Iterator[ContainerPath]:
         """Yield the entries of the folder, in no order."""
@@ -319,7 +318,16 @@ class ContainerPath:
         finally:
             os.close(fd)
 
+    def _named(self, ids: dict[str, int | str]) -> tuple[Message, list[int]]:
+        """Return ids of names, which the image's own files give."""
+        try:
+            return self._reach.ask_with_fds({"op": "ids", **ids})
+        except OSError as error:
+            raise LookupError(f"{error.filename!r}: {error.strerror}") from None
+
     def _mode(self, *, follow: bool) -> int | None:
+        if "\0" in str(self._path):
+            return None
         try:
             return self.stat(follow_symlinks=follow).st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -342,13 +350,15 @@ class ContainerPath:
     def _ask(self, op: str, **details: object) -> tuple[Message, list[int]]:
         path = str(self._path)
         try:
-            return self._call({"op": op, "path": path, **details})
+            return self._reach.ask_with_fds({"op": op, "path": path, **details})
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise self._no_space(error) from None
             # the kernel's errno picks the subclass: FileNotFoundError and its siblings
             reason = os.strerror(error.errno) if error.errno else error.strerror or str(error)
             raise OSError(error.errno, reason, path) from None
 
-
-def absolute(path: str | os.PathLike[str], workdir: str) -> str:
-    """Return a path as the container sees it, from its working directory when it is relative."""
-    return posixpath.join(workdir, os.fspath(path))
+    def _no_space(self, error: OSError) -> OSError:
+        path = str(self._path)
+        reason = os.strerror(errno.ENOSPC)
+        return OSError(error.errno, f"{reason} ({self._reach.space_note(path)})", path)

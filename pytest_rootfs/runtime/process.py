@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from typing import IO, Generic, Protocol, TypeVar, cast
+from typing import IO
 
-from pytest_rootfs.errors import ContainerDied
-from pytest_rootfs.runtime import protocol
+from pytest_rootfs.errors import CommandFailed, ContainerDied, shown
+from pytest_rootfs.runtime import protocol, streams
 from pytest_rootfs.runtime.client import Conversation, PeerGone
+from pytest_rootfs.runtime.endings import Command, Ending
 from pytest_rootfs.runtime.protocol import Message
-from pytest_rootfs.runtime.pumps import Pump
-
-Command = str | Sequence[str | os.PathLike[str]]
-Text = TypeVar("Text", str, bytes)
+from pytest_rootfs.runtime.pumps import Collected, Pump
+from pytest_rootfs.runtime.records import TAIL_BYTES, CommandRecord
+from pytest_rootfs.runtime.terms import Agent, Terms, encoded
 
 END_OF_TRANSMISSION = b"\x04"
 """What a terminal takes for the end of input, at the beginning of a line; termios(3), VEOF."""
@@ -27,58 +26,15 @@ END_OF_TRANSMISSION = b"\x04"
 HELD_PIPE_GRACE_S = 0.05
 """How long a pipe may be silent, after the command has ended, until a daemon must hold it."""
 
+REST_BYTES = 1 << 20
+"""How much is read from the pipes of a command that was killed."""
+
+MAX_WAIT_S = 1e6
+"""Locks and sockets take no time-out of centuries."""
+
 HELD_PIPE_LIMIT_S = 1.0
 HELD_PIPE_BYTES = 16 << 20
 """How long, and how much, is read after the command has ended from a pipe that is not silent."""
-
-
-class CompletedProcess(subprocess.CompletedProcess[Text], Generic[Text]):
-    """A finished command: `subprocess.CompletedProcess` with what it cost.
-
-    `duration_s` is wall time; `user_s`, `system_s` and `max_rss_bytes` are those of the command and
-    the children it waited for (getrusage(2)); `oom_killed` tells whether the memory limit killed a
-    process meanwhile.
-    """
-
-    def __init__(
-        self,
-        args: Command,
-        returncode: int,
-        stdout: Text | None,
-        stderr: Text | None,
-        *,
-        ending: Ending,
-        oom_killed: bool,
-    ) -> None:
-        super().__init__(args, returncode, stdout, stderr)  # type: ignore[arg-type]  # constrained
-        self.duration_s = ending.duration_s
-        self.user_s = ending.user_s
-        self.system_s = ending.system_s
-        self.max_rss_bytes = ending.max_rss_bytes
-        self.oom_killed = oom_killed
-
-
-class Ending:
-    """How a command ended, as init reports it."""
-
-    __slots__ = ("duration_s", "max_rss_bytes", "returncode", "system_s", "user_s")
-
-    def __init__(self, message: Message, duration_s: float) -> None:
-        self.returncode = int(message["exit"])
-        self.user_s = float(message["user_s"])
-        self.system_s = float(message["system_s"])
-        self.max_rss_bytes = int(message["max_rss_bytes"])
-        self.duration_s = duration_s
-
-
-class Agent(Protocol):
-    """What a process needs of its container's init."""
-
-    def ask(self, message: Message, fds: Sequence[int] = ()) -> Message:
-        """Return the answer to a call."""
-
-    def died(self) -> ContainerDied:
-        """Return why the container is dead."""
 
 
 class Process:
@@ -87,6 +43,7 @@ class Process:
     `pid` is the container's. Streams that were piped are file objects, text or bytes as asked for.
     Leaving the `with` block closes the streams and waits, as `subprocess` does; leaving it by an
     exception kills the command first, so that a failed assertion does not wait for a daemon.
+    With `tty=True`, stdin and stdout are the two directions of the terminal.
     """
 
     def __init__(
@@ -98,7 +55,8 @@ class Process:
         piped: Sequence[int],
         conversation: Conversation,
         agent: Agent,
-        text: bool,
+        terms: Terms,
+        record: CommandRecord,
         is_tty: bool = False,
     ) -> None:
         self.args = args
@@ -108,15 +66,16 @@ class Process:
         self.ending: Ending | None = None
         self.tty_fd: int | None = fds[0] if is_tty else None
         """The terminal's master side with `tty=True`; a descriptor that the process owns."""
-        self._text = text
+        self.record = record
+        self._terms = terms
         self._conversation = conversation
         self._agent = agent
         self._began = time.monotonic()
         self._ending_lock = threading.Lock()
         self._fds = {} if is_tty else dict(zip(piped, fds, strict=True))
         self._streams: dict[int, IO[str] | IO[bytes]] = {}
-        self._unsent = b""
-        self._heard: tuple[bytes | None, bytes | None] = (None, None)
+        self._unsent = terms.input
+        self._heard = {number: Collected() for number in ([1] if is_tty else piped) if number}
 
     @property
     def stdin(self) -> IO[str] | IO[bytes] | None:
@@ -142,12 +101,15 @@ class Process:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end; raises `subprocess.TimeoutExpired` after `timeout` seconds."""
+        __tracebackhide__ = True
+        limit_s = self._terms.timeout_s if timeout is None else timeout
         if self.returncode is None:
             try:
-                self._take_ending(timeout)
-            except TimeoutError:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
+                self._take_ending(limit_s)
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(self.args, limit_s or 0.0) from None
         assert self.returncode is not None  # _take_ending sets it or raises
+        self._check(self.returncode, None, None)
         return self.returncode
 
     def communicate(
@@ -157,16 +119,20 @@ class Process:
     ) -> tuple[str | bytes | None, str | bytes | None]:
         """Send input, read both streams to their end, wait; as `subprocess.Popen` does.
 
-        After `subprocess.TimeoutExpired` it may be called again, and nothing is lost.
+        After `subprocess.TimeoutExpired` it may be called again, and nothing is lost. Of a stream
+        without end, the first and the last 32 MiB come back.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        data = _encoded(input) if input is not None else self._unsent
-        out, err, is_late = self._pump(data, deadline)
-        out, err = joined(self._heard[0], out), joined(self._heard[1], err)
+        __tracebackhide__ = True
+        limit_s = self._terms.timeout_s if timeout is None else timeout
+        deadline = None if limit_s is None else time.monotonic() + limit_s
+        is_late = self._pump(self._unsent if input is None else encoded(input), deadline)
         if is_late:
-            self._heard = out, err
-            raise subprocess.TimeoutExpired(self.args, timeout or 0.0, out, err)
-        return self.decoded(out), self.decoded(err)
+            so_far = [self._heard_so_far(number) for number in (1, 2)]
+            raise subprocess.TimeoutExpired(self.args, limit_s or 0.0, *so_far)
+        out, err = self.take_output()
+        assert self.returncode is not None  # as it is not late
+        self._check(self.returncode, out, err)
+        return out, err
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command, unless it has ended."""
@@ -201,29 +167,55 @@ class Process:
 
     def close(self) -> None:
         """Close the streams and the terminal; the command goes on. Idempotent."""
+        self.note_end()
         self._close_streams()
         if self.tty_fd is not None:
             os.close(self.tty_fd)
             self.tty_fd = None
         self._conversation.close()
 
-    def finish(
-        self, data: bytes | None, deadline: float | None
-    ) -> tuple[bytes | None, bytes | None, bool]:
-        """Send input, read to the end; return both outputs and whether the deadline passed.
+    def finish(self, data: bytes | None, deadline: float | None) -> bool:
+        """Send input, read to the end; return whether the deadline passed.
 
         Pipes that a daemon still holds are handed to init, which goes on reading them.
         """
-        if self.tty_fd is not None and 1 not in self._fds and self.returncode is None:
-            self._fds[1] = os.dup(self.tty_fd)
-            if data is not None:
-                self._fds[0] = os.dup(self.tty_fd)
-                # the first one ends an unfinished line, and only then one ends the input
-                data += END_OF_TRANSMISSION * (1 if not data or data.endswith(b"\n") else 2)
-        out, err, is_late = self._pump(data, deadline)
+        is_late = self._pump(data, deadline)
         if not is_late:
             self._hand_over_held_pipes()
-        return out, err, is_late
+        return is_late
+
+    def finish_killed(self, timeout_s: float) -> None:
+        """Wait for the end of a command that was killed, and read what its pipes still hold."""
+        with contextlib.suppress(TimeoutError):
+            self._take_ending(timeout_s)
+        pump = Pump(self._take_pipes(), None, self._heard)
+        pump.drain(REST_BYTES)
+        self._fds.update(pump.open_fds())
+        self._note_output()
+        self._hand_over_held_pipes()
+
+    def take_output(self) -> tuple[str | bytes | None, str | bytes | None]:
+        """Return what was read of both streams, and forget it; None for one that is not piped."""
+        out, err = (self._heard.get(number) for number in (1, 2))
+        return (
+            None if out is None else self._decoded(out.take()),
+            None if err is None else self._decoded(err.take()),
+        )
+
+    def note_end(self) -> None:
+        """Complete the record if the command has ended; asks nobody and never waits."""
+        if self.returncode is not None or not self._ending_lock.acquire(blocking=False):
+            return
+        try:
+            message, _ = self._conversation.receive(0)
+            self._end(message)
+            self.record.duration_s = None  # it may have ended long ago
+        except PeerGone:
+            self.record.returncode = -signal.SIGKILL  # nothing outlives init
+        except OSError:
+            pass  # it runs, or was closed before it had ended
+        finally:
+            self._ending_lock.release()
 
     def __enter__(self) -> Process:
         """Return the process."""
@@ -231,38 +223,49 @@ class Process:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close the streams and wait; kill instead if the block has failed: that must be seen."""
+        __tracebackhide__ = True
         self._close_streams()
-        if kind is None:
-            self.wait()
+        try:
+            if kind is None:
+                self.wait()
+        except BaseException:
+            self._kill_quietly()
+            raise
         else:
-            with contextlib.suppress(ContainerDied):
-                self.kill()
-        self.close()
+            if kind is not None:
+                self._kill_quietly()
+        finally:
+            self.close()
 
     def __del__(self) -> None:
         """Close descriptors of a process that nobody closed."""
         with contextlib.suppress(Exception):
             self.close()
 
-    def decoded(self, data: bytes | None) -> str | bytes | None:
+    def __repr__(self) -> str:
+        """Show command, pid and state."""
+        state = "running" if self.returncode is None else f"returncode {self.returncode}"
+        return f"<Process {self.pid} {shown(self.args)} {state}>"
+
+    def _decoded(self, data: bytearray) -> str | bytes:
         """Return output as the caller wants it: text with universal newlines, or bytes."""
-        if data is None or not self._text:
-            return data
+        if not self._terms.text:
+            return bytes(data)
         return data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
     def _stream(self, number: int, mode: str) -> IO[str] | IO[bytes] | None:
-        if number not in self._streams and number in self._fds:
-            raw = io.FileIO(self._fds.pop(number), mode, closefd=True)
-            if mode == "w":
-                binary: IO[bytes] = cast("IO[bytes]", io.BufferedWriter(raw))  # same methods
+        if number not in self._streams:
+            is_terminal = self.tty_fd is not None and number != 2
+            if number in self._fds:
+                fd = self._fds.pop(number)
+            elif self.tty_fd is not None and is_terminal:
+                fd = os.dup(self.tty_fd)
             else:
-                binary = cast("IO[bytes]", io.BufferedReader(raw))  # same methods
-            self._streams[number] = (
-                io.TextIOWrapper(binary, "utf-8", "replace", write_through=mode == "w")
-                if self._text
-                else binary
+                return None
+            self._streams[number] = streams.open_pipe(
+                fd, mode, text=self._terms.text, is_terminal=is_terminal
             )
-        return self._streams.get(number)
+        return self._streams[number]
 
     def _close_streams(self) -> None:
         for stream in self._streams.values():
@@ -272,39 +275,64 @@ class Process:
         protocol.close_all(list(self._fds.values()))
         self._fds.clear()
 
-    def _take_ending(self, timeout_s: float | None) -> None:
-        """Receive how the command ended, unless another thread has; raises TimeoutError."""
-        if not self._ending_lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
+    def _take_ending(self, timeout_s: float | None, pump: Pump | None = None) -> None:
+        """Receive how the command ended, unless another thread has; raises TimeoutError.
+
+        What `pump` still finds in the pipes of a container that has died is its last output.
+        """
+        limit_s = None if timeout_s is None else min(max(timeout_s, 0), MAX_WAIT_S)
+        if not self._ending_lock.acquire(timeout=-1 if limit_s is None else limit_s):
             raise TimeoutError
         try:
             if self.returncode is not None:
                 return
             if self._conversation.socket.fileno() < 0:
                 raise ValueError("the process was closed before it had ended")
-            message, _ = self._conversation.receive(timeout_s)
-            self.ending = Ending(message, time.monotonic() - self._began)
-            self.returncode = self.ending.returncode
+            message, _ = self._conversation.receive(limit_s)
+            self._end(message)
         except PeerGone:
+            if pump is not None:
+                pump.drain(REST_BYTES)
+            self._note_output()
+            self.record.returncode = -signal.SIGKILL  # nothing outlives init
             raise self._agent.died() from None
         finally:
             self._ending_lock.release()
 
-    def _pump(
-        self, data: bytes | None, deadline: float | None
-    ) -> tuple[bytes | None, bytes | None, bool]:
-        """Move bytes until the command has ended and its pipes are dry, or the deadline passed."""
-        pump = Pump(self._take_pipes(), data)
+    def _end(self, message: Message) -> None:
+        self.ending = Ending(message, time.monotonic() - self._began)
+        self.returncode = self.record.returncode = self.ending.returncode
+        self.record.duration_s = self.ending.duration_s
+
+    def _pump(self, data: bytes | None, deadline: float | None) -> bool:
+        """Move bytes until the command has ended and its pipes are dry, or the deadline passed.
+
+        Returns whether it has passed.
+        """
+        is_begun = 0 in self._fds and self.tty_fd is not None
+        fds = self._take_pipes()
+        if self.tty_fd is not None:
+            if 1 not in fds:
+                fds[1] = os.dup(self.tty_fd)
+            if data is not None and not is_begun:
+                fds[0] = fds[0] if 0 in fds else os.dup(self.tty_fd)
+                # the first one ends an unfinished line, and only then one ends the input
+                data += END_OF_TRANSMISSION * (1 if not data or data.endswith(b"\n") else 2)
+        pump = Pump(fds, data, self._heard)
         if self.returncode is None:
             pump.watch(self._conversation.socket)
         try:
             self._turn(pump, deadline)
         finally:
             self._fds.update(pump.open_fds())
-            self._unsent = pump.unsent
-        is_late = self.returncode is None
-        return pump.output(1), pump.output(2), is_late
+            self._unsent = pump.unsent or None
+            self._note_output()
+        return self.returncode is None
 
     def _turn(self, pump: Pump, deadline: float | None) -> None:
+        if self.returncode is not None:
+            deadline = time.monotonic() + HELD_PIPE_LIMIT_S
+            pump.limit(HELD_PIPE_BYTES)
         while pump.has_work:
             wait_s = None if deadline is None else max(deadline - time.monotonic(), 0)
             if self.returncode is not None:
@@ -312,12 +340,33 @@ class Process:
             ready = pump.turn(wait_s)
             if self._conversation.socket.fileno() in ready:
                 pump.forget(self._conversation.socket.fileno())
-                self._take_ending(None)
+                self._take_ending(None, pump)
                 pump.stop_input()
                 deadline = time.monotonic() + HELD_PIPE_LIMIT_S
                 pump.limit(HELD_PIPE_BYTES)
             elif not ready or (deadline is not None and time.monotonic() > deadline):
                 break
+
+    def _note_output(self) -> None:
+        """Keep the end of what was read for the report."""
+        ends = [heard.last(TAIL_BYTES) for _, heard in sorted(self._heard.items())]
+        self.record.output_tail = b"".join(ends)[-TAIL_BYTES:].decode("utf-8", "replace")
+
+    def _heard_so_far(self, number: int) -> bytes | None:
+        heard = self._heard.get(number)
+        return None if heard is None else heard.copy()
+
+    def _check(
+        self, returncode: int, stdout: str | bytes | None, stderr: str | bytes | None
+    ) -> None:
+        __tracebackhide__ = True
+        if self._terms.check and returncode:
+            reason = self._agent.why_failed(returncode)
+            raise CommandFailed(self.args, returncode, stdout=stdout, stderr=stderr, reason=reason)
+
+    def _kill_quietly(self) -> None:
+        with contextlib.suppress(ContainerDied):
+            self.kill()
 
     def _take_pipes(self) -> dict[int, int]:
         """Return the descriptors of the streams, whose buffers are given up."""
@@ -337,12 +386,3 @@ class Process:
             with contextlib.suppress(ContainerDied):
                 self._agent.ask({"op": "adopt"}, held)
             protocol.close_all(held)
-
-
-def _encoded(data: str | bytes | None) -> bytes | None:
-    return data.encode() if isinstance(data, str) else data
-
-
-def joined(first: bytes | None, second: bytes | None) -> bytes | None:
-    """Return both parts of an output, which is None where there is no pipe."""
-    return second if first is None else first + (second or b"")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 READ_BYTES = 1 << 16
 MAX_WAIT_MS = (1 << 31) - 1
 
-OUTPUT_BYTES = 256 << 20
+OUTPUT_BYTES = 64 << 20
 """How much of a stream is kept: from more, the first and the last half."""
 
 
@@ -21,10 +21,7 @@ class Collected:
     """What a command has said on one stream, or the beginning and the end of it."""
 
     def __init__(self) -> None:
-        self._head = bytearray()
-        self._tail: deque[bytearray] = deque()
-        self._tail_bytes = 0
-        self._left_out_bytes = 0
+        self._forget()
 
     def add(self, chunk: bytes) -> None:
         """Keep a chunk, in the place of the oldest one of the second half if need be."""
@@ -45,18 +42,30 @@ class Collected:
         """Return what was kept, and forget it; a line says how much is missing."""
         taken, tail = self._head, self._tail
         if self._left_out_bytes:
-            taken += b"\n\xe2\x80\xa6 %d bytes left out \xe2\x80\xa6\n" % self._left_out_bytes
+            taken += b"\n[... %d bytes left out ...]\n" % self._left_out_bytes
         while tail:
             taken += tail.popleft()  # one by one: memory never holds the half twice
-        self.__init__()  # type: ignore[misc]
+        self._forget()
         return taken
+
+    def copy(self) -> bytes:
+        """Return what was kept so far, without the line about what is missing."""
+        return b"".join((self._head, *self._tail))
 
     def last(self, count: int) -> bytes:
         """Return the last bytes."""
-        end = bytes(self._head[-count:]) if self._tail_bytes < count else b""
-        for chunk in list(self._tail)[-1 - count // READ_BYTES - 1 :]:
-            end += chunk
+        end = b""
+        for part in (*reversed(self._tail), self._head):
+            end = bytes(part[-count:]) + end
+            if len(end) >= count:
+                break
         return end[-count:]
+
+    def _forget(self) -> None:
+        self._head = bytearray()
+        self._tail: deque[bytearray] = deque()
+        self._tail_bytes = 0
+        self._left_out_bytes = 0
 
 
 class Pump:

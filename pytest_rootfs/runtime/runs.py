@@ -10,20 +10,8 @@ from typing import Any
 from pytest_rootfs.errors import CommandFailed, CommandTimeout, ContainerError
 from pytest_rootfs.errors import shown as shown_command
 from pytest_rootfs.runtime.client import CALL_TIMEOUT_S
-from pytest_rootfs.runtime.process import CompletedProcess, Ending, Process, joined
-
-TAIL_BYTES = 4000
-
-
-@dataclass(slots=True, kw_only=True)
-class CommandRecord:
-    """One command that was run, for the report of a failure."""
-
-    argv: list[str]
-    returncode: int | None = None
-    duration_s: float | None = None
-    output_tail: str = ""
-    timed_out: bool = False
+from pytest_rootfs.runtime.endings import CompletedProcess, Ending
+from pytest_rootfs.runtime.process import Process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +41,18 @@ class Outcome:
         )
 
 
-def finish(process: Process, record: CommandRecord, data: bytes | None, limit_s: float) -> Outcome:
-    """Send input, collect output, wait; fill in the record.
+def finish(process: Process, data: bytes | None, limit_s: float) -> Outcome:
+    """Send input, collect output, wait.
 
     Raises CommandTimeout after `limit_s` seconds. Then, and when this is interrupted, the command
     and everything that it has started are dead.
     """
     __tracebackhide__ = True
     try:
-        out, err, is_late = process.finish(data, time.monotonic() + limit_s)
+        is_late = process.finish(data, time.monotonic() + limit_s)
         if is_late:
             process.kill_tree()
-            more_out, more_err, _ = process.finish(None, time.monotonic() + CALL_TIMEOUT_S)
-            out, err = joined(out, more_out), joined(err, more_err)
+            process.finish_killed(CALL_TIMEOUT_S)
     except BaseException:
         with contextlib.suppress(ContainerError, OSError):
             process.kill_tree()  # Ctrl-C, say: nothing goes on behind the test's back
@@ -76,15 +63,8 @@ def finish(process: Process, record: CommandRecord, data: bytes | None, limit_s:
             f"command {shown_command(process.args)} cannot be killed: it ignores even SIGKILL",
             hint="close the container; a file system or a device may be stuck",
         )
-    record.returncode, record.duration_s = ending.returncode, ending.duration_s
-    record.timed_out = is_late
-    record.output_tail = _tail(out, err)
-    shown = process.decoded(out), process.decoded(err)
+    process.record.timed_out = is_late
+    out, err = process.take_output()
     if is_late:
-        raise CommandTimeout(process.args, limit_s, stdout=shown[0], stderr=shown[1])
-    return Outcome(args=process.args, ending=ending, stdout=shown[0], stderr=shown[1])
-
-
-def _tail(out: bytes | None, err: bytes | None) -> str:
-    data = (out or b"")[-TAIL_BYTES:] + (err or b"")[-TAIL_BYTES:]
-    return data[-TAIL_BYTES:].decode("utf-8", "replace")
+        raise CommandTimeout(process.args, limit_s, stdout=out, stderr=err)
+    return Outcome(args=process.args, ending=ending, stdout=out, stderr=err)

@@ -41,7 +41,7 @@ class TerminalReader(io.RawIOBase):
         """Tell that it can be read."""
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int | None:  # type: ignore[override]  # typeshed
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
         """Read once; 0 at the end."""
         try:
             return self._file.readinto(buffer)

@@ -77,7 +77,7 @@ def find(spec: str) -> User:
     user_part, colon, group_part = spec.partition(":")
     user = _find_user(user_part)
     if colon:
-        user.gid = _find_group(group_part)
+        user.gid = find_gid(group_part)
         user.groups = []
     return user
 
@@ -95,7 +95,13 @@ def _find_user(text: str) -> User:
     return User("root" if uid == 0 else str(uid), uid, 0, "/root" if uid == 0 else "/", [])
 
 
-def _find_group(text: str) -> int:
+def find_uid(text: str) -> int:
+    """Return the id of a user by name or number; raises OSError as `find` does."""
+    return _find_user(text).uid
+
+
+def find_gid(text: str) -> int:
+    """Return the id of a group by name or number; raises OSError as `find` does."""
     gid = _number(text)
     if gid is not None:
         return gid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -47,6 +48,15 @@ def probe(folder: Path) -> None:
     finally:
         os.close(lock_fd)
         remove_tree(base)
+
+
+def repair_of(error: OSError) -> str:
+    """Return what helps when a store refuses to be written."""
+    if error.errno == errno.EROFS:
+        return "mount it writable, or move the store with --rootfs-store DIR"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "make room with `pytest-rootfs gc --all`, or move the store with --rootfs-store DIR"
+    return HINT
 
 
 def _try_lock(base: Path) -> None:

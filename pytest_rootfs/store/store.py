@@ -62,7 +62,8 @@ class Store:
             no_folder = isinstance(error, FileExistsError)  # mkdir(2) of a file's name
             reason = os.strerror(errno.ENOTDIR) if no_folder else error.strerror
             raise probes.StoreUnusable(
-                f"the store cannot be in {root}: {reason}", hint=probes.HINT
+                f"the store cannot be in {root}: {reason}",
+                hint=probes.repair_of(error),
             ) from error
         return cls(root)
 

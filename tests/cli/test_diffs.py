@@ -115,6 +115,14 @@ def test_what_is_no_text_is_a_line(before: Side, after: Side, expected: list[str
     assert shown(before, after) == expected
 
 
+def test_names_are_escaped() -> None:
+    before, after = Side(kind="l", target="a\x1b[2J"), Side(kind="l", target="b\udcff")
+
+    lines = list(compare("/p\nq\udcfe", before, after))
+
+    assert lines == [rb"symlink /p\x0aq\xfe: a\x1b[2J -> b\xff"]
+
+
 def test_file_that_became_a_folder_is_deleted() -> None:
     assert shown(file(b"a\n"), Side(kind="d", mode=0o755, owner="0:0")) == [
         "file became directory: /p",

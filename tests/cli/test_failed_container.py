@@ -183,3 +183,10 @@ def test_unknown_container_is_not_found(failed: Failure, call: Call) -> None:
 
     assert result.status == 3
     assert "its containers: app" in result.err
+
+
+def test_folder_cannot_be_printed(call: Call, failed: Failure) -> None:
+    result = call("cat", "last", "/srv")
+
+    assert result.status == 1
+    assert result.err.startswith("error: /srv is a folder\n")

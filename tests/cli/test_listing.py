@@ -85,10 +85,10 @@ def test_failures_as_json(call: Call, make: Make) -> None:
     assert (listed["id"], listed["changes"], listed["image"]["name"]) == ("aaaaaa", 2, "minimal")
 
 
-def test_nothing_kept_is_an_empty_list(call: Call) -> None:
+def test_nothing_kept_is_an_empty_list(call: Call, store_dir: Path) -> None:
     result = call("failures")
 
-    assert (result.status, result.out) == (0, "")
+    assert (result.status, result.out) == (0, "no failures are kept here\n")
     assert call("failures", "--json").out == "[]\n"
 
 

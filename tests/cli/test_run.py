@@ -154,7 +154,10 @@ def test_explain_prints_the_plan_only(call: Call) -> None:
 def test_memory_limit_kills(call: Call) -> None:
     hog = "a=x; while :; do a=$a$a; done"
 
-    assert call("run", "--memory", "32M", "minimal", "--", "sh", "-c", hog).status == 137
+    result = call("run", "--memory", "32M", "minimal", "--", "sh", "-c", hog)
+
+    assert result.status == 137
+    assert result.err == "note: memory: the kernel killed 1 process(es) over 32.0 MiB\n"
 
 
 def test_images_lists_recipes_and_tags(call: Call, project: Path) -> None:
@@ -171,6 +174,15 @@ def test_images_lists_recipes_and_tags(call: Call, project: Path) -> None:
     minimal = next(row for row in rows if row["name"] == "minimal")
     assert minimal["layers"] >= 2
     assert minimal["size"] > 1 << 20
+
+
+def test_host_has_no_digest(call: Call, project: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(call("images", "--json").out)}
+
+    assert rows["host"]["digest"] is None
+    assert rows["scratch"]["digest"].startswith("sha256:")
+    (line,) = [each for each in call("images").out.splitlines() if each.startswith("host ")]
+    assert "not portable" in line
 
 
 def test_build_tags_an_image(call: Call, store_dir: Path) -> None:
@@ -231,6 +243,27 @@ def test_doctor_refuses_an_unsuitable_store(call: Call, tmp_path: Path) -> None:
     (line,) = [line for line in result.out.splitlines() if line.split()[1] == "store"]
     assert line.startswith("missing ")
     assert "repair: " in result.out
+
+
+def test_doctor_repairs_only_what_was_tried(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    checks = json.loads(call("doctor", "--json", "--store", str(tmp_path / "file")).out)
+
+    assert [(each["name"], each["state"], each["repair"]) for each in checks[-2:]] == [
+        ("cgroups", "not tried", ""),
+        ("container", "not tried", ""),
+    ]
+
+
+def test_folder_is_no_recipe(call: Call, project: Path) -> None:
+    (project / "images" / "dir.toml").mkdir(parents=True)
+
+    result = call("build", "dir")
+
+    assert result.status == 3
+    assert "'dir'?" not in result.err
+    assert "\ndir " not in call("images").out
 
 
 def test_project_settings_name_the_store(

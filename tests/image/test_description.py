@@ -24,6 +24,14 @@ def test_verbs_return_new_images() -> None:
     assert derived.steps == (FileStep(path="/etc/app.conf", content=b"debug=1\n"),)
 
 
+@pytest.mark.parametrize("name", ["reference", "new"])
+def test_attributes_cannot_be_set(name: str) -> None:
+    image = Image("minimal")
+
+    with pytest.raises(AttributeError, match=name):
+        setattr(image, name, "1")
+
+
 def test_equal_descriptions_are_equal() -> None:
     one, other = (Image("minimal").env(APP="1").run(["true"]) for _ in range(2))
 

@@ -88,6 +88,11 @@ def test_verbs_mean_what_python_means(tmp_path: Path) -> None:
             "step 2: unknown key traget='/b'",
             "did you mean 'target'?",
         ),
+        (
+            'from = "x"\n[[step]]\nfile = "/etc/x"\ncontent = "y"',
+            "step 1: content beside file='/etc/x'",
+            "write file = [PATH, CONTENT] or file = { path = PATH, content = CONTENT }",
+        ),
         ('from = "x"\n[[step]]\nfile = ["etc", ""]', "step 1: file: path='etc'", "full path"),
         ('from = "x"\n[[step]]\nenv = { A = 1 }', "step 1: env: A=1 is not a string", 'A="1"'),
         ('from = "x"\n[[step]]\nenv = "A=1"', "step 1: 'A=1' is not a table", "NAME"),

@@ -54,9 +54,8 @@ def test_plain_suite_starts_nothing(pytester: pytest.Pytester) -> None:
 
 def test_switched_off_plugin_is_absent(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(PLAIN)
-    pytester.makeini("[pytest]\nmarkers = container: a label")
 
-    result = pytester.runpytest_subprocess("-p", "no:rootfs")
+    result = pytester.runpytest_subprocess("-p", "no:rootfs", "--strict-markers", "-W", "error")
 
     result.assert_outcomes(passed=3, failed=1, skipped=1, xfailed=1)
     assert "--rootfs-image" not in pytester.runpytest_subprocess("-p", "no:rootfs", "-h").outlines

@@ -267,10 +267,15 @@ def test_image_can_be_parametrised_by_the_test(pytester: pytest.Pytester) -> Non
     result.assert_outcomes(passed=2)
 
 
-def test_unknown_default_image_is_a_usage_error(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["alone", "xdist"])
+def test_unknown_default_image_is_a_usage_error(
+    pytester: pytest.Pytester, workers: list[str]
+) -> None:
+    if workers:
+        pytest.importorskip("xdist")
     pytester.makepyfile("def test_it(container): pass")
 
-    result = pytester.runpytest_subprocess("--rootfs-image=minimla")
+    result = pytester.runpytest_subprocess("--rootfs-image=minimla", *workers)
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --rootfs-image (or rootfs_image): *'minimla'*"])

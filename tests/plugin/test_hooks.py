@@ -46,7 +46,7 @@ def test_hooks_are_called_in_order(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "config test_hooks ['image', 'timeout']",
+            "config test_hooks [[]'capabilities', *'image', *'timeout', *'workdir']",
             "started test_hooks rootfs-*",
             "run 1",
             "*collect test_hooks rootfs-* call",
@@ -126,6 +126,26 @@ def test_hook_resolves_images(pytester: pytest.Pytester) -> None:
     )
 
     pytester.runpytest_subprocess("--rootfs-image=ours").assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise ValueError('of the hook')", "failed for the image 'minimal'"),
+        ("return 5", "returned 5 for the image 'minimal'"),
+    ],
+)
+def test_broken_image_hook_is_a_usage_error(
+    pytester: pytest.Pytester, body: str, says: str
+) -> None:
+    pytester.makeconftest(f"def pytest_rootfs_resolve_image(config, reference): {body}")
+    pytester.makepyfile("def test_it(container): pass")
+
+    result = pytester.runpytest_subprocess()
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: *: the hook pytest_rootfs_resolve_image {says}"])
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
 
 
 def test_broken_failure_hook_is_reported(pytester: pytest.Pytester) -> None:

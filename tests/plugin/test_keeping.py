@@ -254,6 +254,7 @@ def test_keep_all_keeps_passed_tests(pytester: pytest.Pytester, failures: Failur
     result.assert_outcomes(passed=2)
     [kept] = failures(result)
     assert (kept["outcome"], kept["when"], len(kept["changes"])) == ("passed", "teardown", 1)
+    result.stdout.fnmatch_lines(["*= rootfs kept =*", "*::test_passes  passed, 1 change, *"])
 
 
 @needs("memory")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from features import needs
 
 from pytest_rootfs import marks
 from pytest_rootfs.image import Image
@@ -75,6 +78,60 @@ def test_bad_mark_is_a_usage_error(pytester: pytest.Pytester, arguments: str, sa
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: test_it.py::test_marked: mark container: {says}"])
+
+
+def test_relative_mounts_start_at_rootdir() -> None:
+    keywords = {"mounts": [("dist", "/a"), (Path("/abs"), "/b", "rw"), "bad"], "pids": 3}
+
+    assert marks.with_rooted_mounts(keywords, Path("/project")) == {
+        "mounts": [(Path("/project/dist"), "/a"), (Path("/abs"), "/b", "rw"), "bad"],
+        "pids": 3,
+    }
+
+
+@needs("userns")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("'no-such-image'", "*ImageNotFound: no image is named 'no-such-image'"),
+        ("mounts=[('/nonexistent', '/x')]", "*: cannot mount /nonexistent: No such file*"),
+    ],
+)
+def test_mistake_in_a_mark_is_a_sentence(
+    pytester: pytest.Pytester, arguments: str, sentence: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+        @pytest.mark.container({arguments})
+        def test_marked(container): pass
+        """
+    )
+
+    result = pytester.runpytest_subprocess()
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"E  {sentence}"])
+    for noise in ("*hidden*", "*Error: *Errno*", "*def *"):
+        result.stdout.no_fnmatch_line(noise)
+
+
+@needs("userns")
+def test_mounts_in_marks_are_the_projects(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]")
+    (pytester.mkdir("dist") / "app").write_text("built")
+    pytester.makepyfile(
+        """
+        import pytest
+        @pytest.mark.container(mounts=[("dist", "/src")])
+        def test_it(container): assert container.path("/src/app").read_text() == "built"
+        """
+    )
+    monkeypatch.chdir(pytester.mkdir("elsewhere"))
+
+    pytester.runpytest_subprocess("--rootdir", "..", "..").assert_outcomes(passed=1)
 
 
 def test_bad_mark_is_a_usage_error_under_xdist(pytester: pytest.Pytester) -> None:

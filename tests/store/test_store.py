@@ -17,8 +17,9 @@ from namespaced import in_user_namespace
 
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.kernel import syscalls
-from pytest_rootfs.store.staged import layer_rel
+from pytest_rootfs.store.collect import gc
 from pytest_rootfs.store.probes import StoreUnusable
+from pytest_rootfs.store.staged import layer_rel
 from pytest_rootfs.store.store import Store
 
 DIFF_ID = "sha256:" + "1" * 64
