@@ -10,7 +10,7 @@ import signal
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
@@ -220,7 +220,7 @@ class Container:
         try:
             changes = self._home.changes(self)
         except (StepFailed, ArchiveRejected):  # files vanish or change: again, standing still
-            with self._stopped():
+            with self._agent.stopped():
                 changes = self._home.changes(self)
         return changes.ignoring(patterns) if patterns else changes
 
@@ -283,7 +283,7 @@ class Container:
     def pack_counted(self, *, clamp_mtime: int | None) -> tuple[Any, int]:  # Any: as above
         """Pack as `pack_layer` does, no mtime later than `clamp_mtime`; count the entries too."""
         self._require_rw_layer()
-        with self._stopped():
+        with self._agent.stopped():
             return self._home.pack_counted(self, clamp_mtime=clamp_mtime)
 
     def processes(self) -> list[dict[str, Any]]:
@@ -380,20 +380,6 @@ class Container:
         if status["status"] is not None:
             self._state, self._death = "dead", death
         return death
-
-    @contextlib.contextmanager
-    def _stopped(self) -> Iterator[None]:
-        """Let every process stand still for the length of a `with` block."""
-        is_alive = self._state == "alive"
-        with contextlib.suppress(ContainerDied):
-            if is_alive:
-                self._agent.ask({"op": "stop", "stop": True})
-        try:
-            yield
-        finally:
-            with contextlib.suppress(ContainerDied):
-                if is_alive:
-                    self._agent.ask({"op": "stop", "stop": False})
 
 
 def _seconds(timeout: float | None) -> float | None:
