@@ -14,12 +14,15 @@ _LINE = re.compile(rb"[^\n]*\n|[^\n]+")  # splitlines() would split at carriage 
 def unified(path: str, before: bytes | None, after: bytes | None) -> str:
     """Return the unified diff of two contents of an absolute path; None is a missing file.
 
-    Empty when they are the same; one line for binary files, which hold a null byte.
+    Empty when they are the same; one line for binary files, which hold a null byte or differ in
+    nothing that can be shown.
     """
     if before == after:
         return ""
     old, new = before or b"", after or b""
-    if b"\0" in old or b"\0" in new:
+    looks_same = old.decode(errors="replace") == new.decode(errors="replace")
+    is_known = before is not None and after is not None  # an empty file that is new has a diff, too
+    if b"\0" in old or b"\0" in new or (looks_same and is_known):
         return f"Binary files a{path} and b{path} differ\n"
     name = path.encode(errors="surrogateescape")
     old_name = b"/dev/null" if before is None else b"a" + name

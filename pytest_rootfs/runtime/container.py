@@ -16,7 +16,7 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any, Literal
 
-from pytest_rootfs import settings, textdiff
+from pytest_rootfs import textdiff
 from pytest_rootfs.changeset import Changes
 from pytest_rootfs.errors import ArchiveRejected, ContainerDied, ContainerError
 from pytest_rootfs.runtime import copying, deaths, launch, runs
@@ -31,7 +31,7 @@ from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.records import CommandRecord
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 from pytest_rootfs.runtime.stats import Stats
-from pytest_rootfs.runtime.terms import Terms, encoded
+from pytest_rootfs.runtime.terms import Terms, encoded, parse_timeout
 
 KEPT_COMMANDS = 50
 DYING_S = 1.0
@@ -132,7 +132,7 @@ class Container:
         if input is not None and stdin is not None:
             raise ValueError("stdin and input may not both be used")
         data = None if input is None else encoded(input)
-        limit_s = _seconds(timeout) or self.options.timeout_s
+        limit_s = parse_timeout(timeout) or self.options.timeout_s
         call = launch.prepare(
             command,
             self._defaults,
@@ -189,7 +189,7 @@ class Container:
             stdio=(stdin if data is None else PIPE, stdout, stderr),
             tty=tty,
         )
-        terms = Terms(text=text, input=data, timeout_s=_seconds(timeout), check=check)
+        terms = Terms(text=text, input=data, timeout_s=parse_timeout(timeout), check=check)
         process = self._start(call, terms)
         self._started.add(process)
         return process
@@ -349,6 +349,8 @@ class Container:
             kind = self.path(path).kind() or ""
         if kind == "dir":
             return IsADirectoryError(errno.EISDIR, "is a folder: compare its files", path)
+        if kind == "file":
+            return OSError(errno.EINVAL, "is a file of the start or of a mount", path)
         if kind:
             return OSError(errno.EINVAL, f"is a {kind}: only files can be compared", path)
         return FileNotFoundError(f"neither the image nor the container has the file {path}")
@@ -380,9 +382,3 @@ class Container:
         if status["status"] is not None:
             self._state, self._death = "dead", death
         return death
-
-
-def _seconds(timeout: float | None) -> float | None:
-    if timeout is None:
-        return None
-    return settings.parse_positive("timeout", timeout, unit="seconds")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pytest_rootfs import settings
 from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime.protocol import Message
 
@@ -40,3 +41,10 @@ def encoded(data: str | bytes) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"input is a text or bytes, not {data!r}")
     return bytes(data)
+
+
+def parse_timeout(timeout: float | None) -> float | None:
+    """Return a time limit in seconds; raises ValueError for what is none."""
+    if timeout is None:
+        return None
+    return settings.parse_positive("timeout", timeout, unit="seconds")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
@@ -17,6 +18,9 @@ import pytest
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.runtime import deaths
+from pytest_rootfs.runtime.limit_watch import LimitWatch
+from pytest_rootfs.runtime.spec import Limits
 
 SESSION = """
 import json, sys, time
@@ -207,3 +211,43 @@ def test_kill_signals_inside_do_not_reach_init(engine: Engine) -> None:
             container.run(f"kill -{name} -1", check=False)
 
         assert container.run(["echo", "alive"]).stdout == "alive\n"
+
+
+def test_output_under_way_is_the_last(engine: Engine) -> None:
+    with engine.start("minimal") as container:
+        killer = threading.Timer(0.2, os.kill, (container.pid, signal.SIGKILL))
+        killer.start()
+
+        with pytest.raises(ContainerDied, match="last output:\nlast words"):
+            container.run("echo last words; sleep 100")
+
+        killer.join()
+        assert container.commands[-1].returncode == -signal.SIGKILL
+
+
+def test_container_of_a_lost_spawner_is_dead(engine: Engine) -> None:
+    lost = engine.start("minimal")
+    os.kill(child_of(engine.session._process.pid), signal.SIGKILL)
+
+    with pytest.raises(ContainerDied):
+        lost.run(["true"])
+
+    assert repr(lost).endswith(" dead>")
+    lost.close()
+
+
+def test_memory_is_the_reason_of_a_death() -> None:
+    watch = LimitWatch(Limits(memory=32 << 20))
+    status = {"status": signal.SIGKILL, "stats": {"oom_kills": 1}, "disk_free_bytes": 1}
+
+    death = deaths.explain("box", status, watch, [])
+
+    assert "ended by SIGKILL: out of memory: over its limit of 32.0 MiB" in death.what
+
+
+def test_closed_container_cannot_be_entered(engine: Engine) -> None:
+    container = engine.start("minimal")
+    container.close()
+
+    with pytest.raises(ContainerDied, match="is closed"), container:
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -240,3 +241,37 @@ def test_this_host_keeps_its_word(engine: Engine, key: str, value: object) -> No
     else:
         with engine.start("minimal", options=options) as container:
             assert container.run(["echo", "runs"]).stdout == "runs\n"
+
+
+def test_full_disk_is_the_reason(start: Start) -> None:
+    container = start(disk="1M")
+
+    with pytest.raises(CommandFailed, match=r"out of disk space: over its limit of 1\.0 MiB"):
+        container.run("head -c 2M /dev/zero > /tmp/file")
+
+
+@pytest.mark.parametrize("content", ["x" * 10_000, b"x" * 10_000])
+def test_full_disk_is_told_with_the_file(start: Start, content: str | bytes) -> None:
+    container = start(disk="1M")
+    container.run("head -c 2M /dev/zero > /tmp/file", check=False)
+    path = container.path("/tmp/other")
+
+    with pytest.raises(OSError, match=r"limit disk=1\.0 MiB") as failure:
+        _ = path.write_text(content) if isinstance(content, str) else path.write_bytes(content)
+
+    assert (failure.value.errno, failure.value.filename) == (errno.ENOSPC, "/tmp/other")
+
+
+def test_full_tmpfs_is_not_the_disk(start: Start) -> None:
+    container = start(tmpfs=[("/scratch", "1M")])
+
+    with pytest.raises(OSError, match=r"limit 1\.0 MiB of tmpfs /scratch"):
+        container.path("/scratch/file").write_bytes(b"x" * 2 * MIB)
+
+
+@needs("pids")
+def test_too_many_processes_are_the_reason(start: Start) -> None:
+    container = start(pids=5)
+
+    with pytest.raises(CommandFailed, match="out of processes: over its limit of 5"):
+        container.run("for i in 1 2 3 4 5 6; do sleep 100 & done")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 from typing import IO, Any
 
 import pytest
 
-from pytest_rootfs.errors import CommandNotFound, ContainerDied
+from pytest_rootfs.errors import CommandFailed, CommandNotFound, ContainerDied
 from pytest_rootfs.runtime.container import Container
 
 MIB = 1 << 20
@@ -207,3 +208,82 @@ def test_process_without_terminal_cannot_be_resized(container: Container) -> Non
         pytest.raises(ValueError, match="no terminal"),
     ):
         process.resize(1, 1)
+
+
+def test_end_is_recorded_without_being_asked(container: Container) -> None:
+    process = container.popen("exit 4")
+    select.select([process], [], [], 10)
+
+    assert container.commands[-1].returncode == 4
+    process.close()
+
+
+def test_record_has_the_output(container: Container) -> None:
+    with container.popen("echo out; echo err >&2") as process:
+        process.communicate()
+
+    record = container.commands[-1]
+    assert (record.returncode, record.output_tail) == (0, "out\nerr\n")
+
+
+def test_running_command_is_recorded_as_such(container: Container) -> None:
+    with container.popen(["cat"], stdin=subprocess.PIPE):
+        assert container.commands[-1].returncode is None
+
+
+def test_input_of_the_call_is_sent(container: Container) -> None:
+    with container.popen(["cat"], input="hello") as process:
+        assert process.communicate() == ("hello", "")
+
+
+def test_timeout_of_the_call_is_the_default(container: Container) -> None:
+    process = container.popen(["sleep", "100"], timeout=0.05)
+
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate()
+    process.kill()
+    process.close()
+
+
+def test_checked_command_raises_when_it_fails(container: Container) -> None:
+    with pytest.raises(CommandFailed) as failure, container.popen("exit 3", check=True) as process:
+        process.communicate()
+
+    assert failure.value.returncode == 3
+
+
+def test_repr_tells_command_and_state(container: Container) -> None:
+    with container.popen(["cat"], stdin=subprocess.PIPE) as process:
+        running = repr(process)
+
+    assert running == f"<Process {process.pid} `cat` running>"
+    assert repr(process) == f"<Process {process.pid} `cat` returncode 0>"
+
+
+def test_stream_that_is_no_pipe_gives_none(container: Container) -> None:
+    with container.popen("echo out", stderr=subprocess.DEVNULL) as process:
+        assert process.communicate() == ("out\n", None)
+
+
+def test_terminal_has_streams(container: Container) -> None:
+    with container.popen("stty -echo; echo ready; read x; echo got $x", tty=True) as process:
+        assert opened(process.stdout).readline() == "ready\n"
+        opened(process.stdin).write("it\n")
+        opened(process.stdin).flush()
+
+        assert opened(process.stdout).read() == "got it\n"
+
+
+def test_terminal_communicates(container: Container) -> None:
+    with container.popen("stty -echo; cat; echo done", tty=True, input="in\n") as process:
+        shown, nothing = process.communicate()
+
+    assert nothing is None
+    assert str(shown).endswith("in\ndone\n")
+
+
+def test_terminal_cannot_be_sent_elsewhere(container: Container) -> None:
+    with pytest.raises(ValueError, match="tty=True"):
+        container.popen(["true"], tty=True, stdout=subprocess.DEVNULL)

@@ -9,6 +9,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from features import needs
@@ -401,3 +402,38 @@ def test_zombies_of_daemons_are_reaped(container: Container) -> None:
         pass  # each look is a round trip to the reaper
 
     assert left == []
+
+
+def test_words_may_be_bytes_or_paths_of_the_container(container: Container) -> None:
+    container.path("/tmp/file").touch()
+
+    assert container.run(["ls", container.path("/tmp"), b"-1"]).stdout == "file\n"
+
+
+def test_working_directory_may_be_a_path_of_the_container(container: Container) -> None:
+    assert container.run(["pwd"], cwd=container.path("/etc")).stdout == "/etc\n"
+
+
+def test_too_long_program_is_refused(container: Container) -> None:
+    with pytest.raises(ContainerError, match="Argument list too long"):
+        container.run(["x" * 200_000])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"env": ["A=1"]}, "env is a mapping"),
+        ({"stdout": "x"}, "stdout is a file"),
+        ({"input": 5}, "input is a text or bytes"),
+    ],
+)
+def test_argument_of_a_wrong_type_is_named(
+    container: Container, arguments: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        container.run(["true"], **arguments)
+
+
+def test_terminal_excludes_other_streams(container: Container) -> None:
+    with pytest.raises(ValueError, match="tty=True"):
+        container.run(["true"], tty=True, stdout=subprocess.DEVNULL)

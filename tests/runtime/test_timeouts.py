@@ -10,6 +10,7 @@ import pytest
 
 from pytest_rootfs.errors import CommandTimeout, ContainerError
 from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.pumps import OUTPUT_BYTES
 
 if TYPE_CHECKING:
     from conftest import Start
@@ -144,3 +145,23 @@ def test_interrupted_call_kills_its_command(
             container.run("sleep 100 & sleep 0.05")
 
     assert running(container) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [True, False])
+def test_flood_of_output_ends_in_time(container: Container, *, text: bool) -> None:
+    began = time.monotonic()
+    with pytest.raises(CommandTimeout) as late:
+        container.run(["yes"], timeout=1, text=text)
+    took_s = time.monotonic() - began
+
+    assert took_s < 3  # 1.2 s on an idle machine
+    assert len(late.value.output) < OUTPUT_BYTES + 1000
+    assert len(str(late.value)) < 1000
+
+
+@pytest.mark.parametrize("timeout", [1e300, 1e12])
+def test_time_of_centuries_is_no_limit(container: Container, timeout: float) -> None:
+    with container.popen(["true"]) as process:
+        assert process.wait(timeout) == 0
+    assert container.run(["true"], timeout=timeout).returncode == 0
