@@ -39,9 +39,10 @@ def _shell(args: argparse.Namespace) -> int:
 
 
 def _greet(failure: Failure, kept: KeptContainer) -> None:
+    user = "root" if kept.user == "0" else f"user {kept.user}"
     note(
         f"the files of {failure.nodeid} as they were at the end of {failure.when}, "
-        f"as {kept.user} in {kept.workdir}; changes are thrown away on exit"
+        f"as {user} in {kept.workdir}; changes are thrown away on exit"
     )
 
 
