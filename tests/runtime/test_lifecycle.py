@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -210,13 +211,32 @@ def test_abandoned_calls_do_not_harm_the_session(container: Container, engine: E
     assert engine.session is session
 
 
+def status_of(pid: int) -> list[str]:
+    """Return state, parent and so on from /proc/<pid>/stat; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return []
+
+
+def parent_of(pid: int) -> int:
+    return int(status_of(pid)[1])
+
+
+def is_running(pid: int) -> bool:
+    return status_of(pid)[:1] not in ([], ["Z"], ["X"])
+
+
 def test_new_processes_after_the_old_are_lost(engine: Engine) -> None:
     second = Engine(EngineSettings(store=engine.settings.store), warn=pytest.fail)
     try:
         lost = second.start("minimal")
         process = second.session._process
+        spawner = parent_of(lost.pid)
         process.kill()
         process.wait()
+        while is_running(lost.pid) or is_running(spawner):
+            time.sleep(0.001)
         with pytest.raises(ContainerDied):
             lost.run(["true"])
 
