@@ -184,7 +184,8 @@ class Births:
 def _clone(start: init.Start) -> tuple[int, int]:
     """Fork an init into its namespaces; return its pid and pidfd."""
     plan = start.plan
-    go_fd = os.eventfd(0)
+    # a pipe, not an eventfd: it ends with the spawner, and so does an init that still waits
+    go_r, go_w = os.pipe()
     try:
         flags = plan["namespaces"]
         if start.group.into_fd is not None:
@@ -193,17 +194,18 @@ def _clone(start: init.Start) -> tuple[int, int]:
             flags &= ~syscalls.CLONE_NEWCGROUP
         pid, pidfd = syscalls.clone3(flags)
         if pid == 0:
-            init.main(start, go_fd)
+            init.main(start, go_r)
         try:
             for name in ("uid_map", "gid_map"):
                 namespaces.write_map(f"/proc/{pid}/{name}", plan[name])
-            os.eventfd_write(go_fd, 1)
+            os.write(go_w, b"g")
         except OSError:
             kill_and_reap(pid, pidfd)
             os.close(pidfd)
             raise
     finally:
-        os.close(go_fd)
+        os.close(go_r)
+        os.close(go_w)
     return pid, pidfd
 
 

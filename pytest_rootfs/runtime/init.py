@@ -64,11 +64,12 @@ class Start:
 
 
 def main(start: Start, go_fd: int) -> None:
-    """Become the container once `go_fd`, an eventfd, says so; never returns."""
+    """Become the container once a byte comes from the pipe `go_fd`; never returns."""
     step = "start"
     try:
         _close_all_but(start, go_fd)
-        os.eventfd_read(go_fd)
+        if not os.read(go_fd, 1):
+            os._exit(1)  # the spawner was killed before it had written the id maps
         os.close(go_fd)
         for step, *arguments in start.plan["init"]:
             steps.STEPS[step](start, *arguments)
