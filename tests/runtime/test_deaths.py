@@ -251,3 +251,42 @@ def test_closed_container_cannot_be_entered(engine: Engine) -> None:
 
     with pytest.raises(ContainerDied, match="is closed"), container:
         pass
+
+
+LOOP = """
+import sys
+from pathlib import Path
+from pytest_rootfs.engine import Engine, EngineSettings
+
+engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=True), warn=print)
+engine.start("minimal").close()
+print(engine.session._process.pid, flush=True)
+while True:
+    with engine.start("minimal") as container:
+        container.run(["true"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["pytest", "warden", "spawner"])
+def test_killed_at_any_moment_leaves_no_process(engine: Engine, victim: str) -> None:
+    left: list[object] = []
+    for moment in range(8):
+        argv = [sys.executable, "-c", LOOP, str(engine.store.root)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            warden = int(process.stdout.readline())
+            spawner = child_of(warden)
+            time.sleep(moment * 0.0013)  # anywhere in the life of a container, which takes 6 ms
+            tree = [warden, *descendants(warden)]
+            os.kill({"pytest": process.pid, "warden": warden, "spawner": spawner}[victim], 9)
+            process.kill()
+        deadline = time.monotonic() + GONE_S
+        while any(map(is_alive, tree)) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        left += [pid for pid in tree if is_alive(pid)]
+
+    sweeper = Engine(EngineSettings(store=engine.store.root, makes_ahead=False), warn=print)
+    sweeper.start("scratch").close()
+    sweeper.close()
+    assert left == []
