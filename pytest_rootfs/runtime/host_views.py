@@ -39,8 +39,14 @@ PREMADE = (
 class HostView:
     """A folder that stands for `/`, and the trees to be attached below it, in this order."""
 
-    def __init__(self, layer_fds: Sequence[int], upper_fd: int, rw_fd: int) -> None:
-        """Make the trees; layers topmost first; an upper dir of -1 makes a read-only view."""
+    def __init__(
+        self, layer_fds: Sequence[int], upper_fd: int, rw_fd: int, *, place: str = ""
+    ) -> None:
+        """Make the trees; layers topmost first; an upper dir of -1 makes a read-only view.
+
+        With a `place`, the folder's own tree is attached there, for kernels whose overlays take
+        no detached one; whoever gave it takes it away again.
+        """
         self.trees: list[tuple[int, str]] = []
         self._layer_fds = layer_fds
         self._upper_fd = upper_fd
@@ -51,14 +57,21 @@ class HostView:
             for name in (ROOT, "empty"):
                 os.mkdir(name, 0o755, dir_fd=self.mount_fd)
             self.folder_fd = os.open(ROOT, FOLDER_FLAGS, dir_fd=self.mount_fd)
-            self._show_entries("", 1)
+            if place:
+                mounts.keep_attached(self.mount_fd, place)
         except OSError:
             self.close()
             raise
+        try:
+            self._show_entries("", 1)
+        except OSError:
+            if place:
+                mounts.detach_last(place)
+            self.close()
+            raise
 
-    def attach(self, place: str) -> None:
-        """Attach everything in this mount namespace, over the folder `place`."""
-        mounts.keep_attached(self.mount_fd, place)
+    def attach_below(self, place: str) -> None:
+        """Attach every tree below the folder, which is attached at `place`."""
         for fd, path in self.trees:
             mounts.keep_attached(fd, f"{place}/{ROOT}/{path}")
 

@@ -103,9 +103,16 @@ class RootTrees:
         rw_layer = self._rw_layers.make(plan["rw"], os.stat(init_layer_fd))
         view = None
         try:
+            # each is attached once: a tree that has lost its place cannot get one again
+            place = "" if self._takes_detached else self._place
             with self._attached(rw_layer):
-                view = HostView(upper_layer_fds, rw_layer.upper_fd, rw_layer.folder_fd)
-            root_fd = self._overlay([*upper_layer_fds, view.folder_fd], rw_layer, view.mount_fd)
+                rw_fds = rw_layer.upper_fd, rw_layer.folder_fd
+                view = HostView(upper_layer_fds, *rw_fds, place=place)
+                try:
+                    root_fd = _overlay([*upper_layer_fds, view.folder_fd], rw_layer)
+                finally:
+                    if place:
+                        mounts.detach_last(place)
             return Root(root_fd, rw_layer, view)
         except OSError:
             rw_layer.close()
@@ -113,23 +120,21 @@ class RootTrees:
                 view.close()
             raise
 
-    def _overlay(self, lower_fds: Sequence[int], rw_layer: RwLayer, *tree_fds: int) -> int:
-        with self._attached(rw_layer, *tree_fds):
+    def _overlay(self, lower_fds: Sequence[int], rw_layer: RwLayer) -> int:
+        with self._attached(rw_layer):
             return _overlay(lower_fds, rw_layer)
 
     @contextmanager
-    def _attached(self, rw_layer: RwLayer, *tree_fds: int) -> Iterator[None]:
-        """Give detached trees a place for the length of a `with` block, where that is needed."""
-        trees = [] if self._takes_detached else list(tree_fds)
-        if not self._takes_detached and not rw_layer.is_on_disk:
-            trees.append(rw_layer.folder_fd)
-        for tree_fd in trees:
-            mounts.keep_attached(tree_fd, self._place)
+    def _attached(self, rw_layer: RwLayer) -> Iterator[None]:
+        """Give a rw layer a place for the length of a `with` block, where that is needed."""
+        if self._takes_detached or rw_layer.is_on_disk:
+            yield
+            return
+        mounts.keep_attached(rw_layer.folder_fd, self._place)
         try:
             yield
         finally:
-            for _ in trees:
-                mounts.detach_last(self._place)
+            mounts.detach_last(self._place)
 
     def _init_layer(self, content: Message, layer_fds: Sequence[int]) -> int:
         """Return the init layer of a plan: the same for all its containers, read-only."""

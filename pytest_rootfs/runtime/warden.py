@@ -245,8 +245,8 @@ class Warden:
         host_fd = trees[1] if len(trees) > 1 else -1
         if root_trees.HOST in names and not self._is_rootful:
             layer_fds = root_trees.open_layers(trees[0], names[:-1], -1)
-            view = host_views.HostView(layer_fds, -1, -1)
-            view.attach(place)
+            view = host_views.HostView(layer_fds, -1, -1, place=place)
+            view.attach_below(place)
             return [view.folder_fd]
         opened = root_trees.open_layers(trees[0] if trees else -1, names, host_fd)
         return root_trees.stack_on_host(names, opened)
