@@ -88,7 +88,7 @@ def test_abandoned_calls_leak_no_descriptor(container: Container) -> None:
         container._agent._peer.ask({"op": "open", "path": "/f", "flags": 0, "mode": 0}).close()
     container.path("/f").exists()
 
-    assert wait_until(lambda: open_fds(container) == before)
+    assert wait_until(lambda: open_fds(container) <= before)
 
 
 def test_unfinished_line_ends_input_of_a_terminal(container: Container) -> None:
