@@ -19,7 +19,7 @@ class Agent:
     """A container's init.
 
     `died` says, and asks the spawner, why it is gone; `why_failed` which limit a failed command
-    has hit; `space_note` which limit a path is under that has no room left.
+    has hit.
     """
 
     def __init__(
@@ -28,12 +28,10 @@ class Agent:
         *,
         died: Callable[[], ContainerDied],
         why_failed: Callable[[int], str],
-        space_note: Callable[[str], str],
     ) -> None:
         self._peer = peer
         self.died = died
         self.why_failed = why_failed
-        self.space_note = space_note
 
     def ask(self, message: Message, fds: Sequence[int] = ()) -> Message:
         """Return the answer to a call that gives no descriptors back."""

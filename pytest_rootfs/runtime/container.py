@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import posixpath
 import signal
-import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any, Literal
+from typing import Any
 
-from pytest_rootfs import textdiff
 from pytest_rootfs.changeset import Changes
-from pytest_rootfs.errors import ArchiveRejected, ContainerDied, ContainerError
-from pytest_rootfs.runtime import copying, deaths, launch, runs
-from pytest_rootfs.runtime.agent import Agent
-from pytest_rootfs.runtime.client import Peer, StepFailed
+from pytest_rootfs.errors import ContainerDied, ContainerError
+from pytest_rootfs.runtime import comparing, copying, launch, runs
+from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.endings import Command, CompletedProcess
 from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call, Stream
+from pytest_rootfs.runtime.life import Life
 from pytest_rootfs.runtime.limit_watch import Hits, LimitWatch, space_note
 from pytest_rootfs.runtime.path import AnyPath, ContainerPath, absolute, text_of
 from pytest_rootfs.runtime.process import Process
@@ -34,8 +30,6 @@ from pytest_rootfs.runtime.stats import Stats
 from pytest_rootfs.runtime.terms import Terms, encoded, parse_timeout
 
 KEPT_COMMANDS = 50
-DYING_S = 1.0
-"""How long an init that no longer answers may take to die with all its processes."""
 
 
 class Container:
@@ -69,18 +63,17 @@ class Container:
         self._started: weakref.WeakSet[Process] = weakref.WeakSet()
         """Processes that the test may still look at."""
         self._defaults = defaults
-        self._agent = Agent(
+        self._home = home
+        self._watch = LimitWatch(options.limits)
+        self._life = Life(
+            self,
             peer,
-            died=self._died,
+            home,
+            watch=self._watch,
+            commands=self._commands,
             why_failed=self._why_failed,
             space_note=partial(space_note, options),
         )
-        self._home = home
-        self._watch = LimitWatch(options.limits)
-        self._state: Literal["alive", "dead", "closed"] = "alive"
-        self._has_rw_layer = True
-        self._death: ContainerDied | None = None
-        self._closing = threading.Lock()
 
     @property
     def limits(self) -> Limits:
@@ -95,7 +88,7 @@ class Container:
     @property
     def is_closed(self) -> bool:
         """Tell whether `close` was called."""
-        return self._state == "closed"
+        return self._life.state == "closed"
 
     @property
     def commands(self) -> Sequence[CommandRecord]:
@@ -197,7 +190,7 @@ class Container:
     def path(self, path: AnyPath) -> ContainerPath:
         """Return a path of the container; a relative one starts at its working directory."""
         self._home.touch(self)
-        return ContainerPath(self._agent, absolute(path, self._defaults["cwd"]))
+        return ContainerPath(self._life, absolute(path, self._defaults["cwd"]))
 
     def copy_in(self, source: str | os.PathLike[str], target: AnyPath) -> None:
         """Copy a host file or folder into the container, as root's; parents are made.
@@ -214,15 +207,7 @@ class Container:
 
     def changes(self, *, ignore: Iterable[str] = ()) -> Changes:
         """Return what differs from the image; `ignore` takes globs such as "/var/log/**"."""
-        self._require_rw_layer()
-        self._home.touch(self)
-        patterns = [ignore] if isinstance(ignore, str) else list(ignore)
-        try:
-            changes = self._home.changes(self)
-        except (StepFailed, ArchiveRejected):  # files vanish or change: again, standing still
-            with self._agent.stopped():
-                changes = self._home.changes(self)
-        return changes.ignoring(patterns) if patterns else changes
+        return comparing.changes(self._life, ignore)
 
     def diff(self, path: AnyPath) -> str:
         """Return the unified diff of one text file against the image; "" when it is the same.
@@ -230,50 +215,25 @@ class Container:
         Raises FileNotFoundError where neither has anything, IsADirectoryError for a folder, OSError
         for what is no file either.
         """
-        self._require_rw_layer()
-        name = posixpath.normpath(absolute(path, self._defaults["cwd"]))
-        name, before = self._home.read_base(name)
-        after = before
-        changes = self.changes()
-        if name in changes:
-            after = self._home.read_changed(self, name)
-        if before is None and after is None:
-            raise self._no_file(name, changes)
-        return textdiff.unified(name, before, after)
+        return comparing.diff(self._life, absolute(path, self._defaults["cwd"]))
 
     def stats(self) -> Stats:
         """Return the figures so far, also of a container that is dead but not closed."""
-        self._require_rw_layer()
+        self._life.require_rw_layer()
         return Stats(**self._home.status(self)["stats"])
 
     def kill(self) -> None:
         """Kill every process of the container; its files can still be compared. Idempotent."""
-        if self._state == "alive":
-            self._state = "dead"
-            self._home.kill(self, release=False)
-            self._agent.close()
+        self._life.kill()
 
     def close(self) -> None:
         """End the container; returns when nothing of it is left. Idempotent."""
-        with self._closing:
-            if self._state == "closed":
-                return
-            was_alive, self._state = self._state == "alive", "closed"
-            try:
-                if was_alive:
-                    self._home.kill(self, release=not self.retain)
-                elif not self.retain:
-                    self._home.release(self)
-            finally:
-                self._agent.close()
-                self._has_rw_layer = self.retain
+        self._life.close(retain=self.retain)
 
     def release(self) -> None:
         """Give up the rw layer of a closed container that was retained. Idempotent."""
         self.retain = False
-        if self._state == "closed" and self._has_rw_layer:
-            self._has_rw_layer = False
-            self._home.release(self)
+        self._life.release()
 
     def pack_layer(self) -> Any:  # Any: a descriptor of the store, not known here
         """Keep the rw layer in the store as an OCI layer; a live container stands still for it."""
@@ -282,29 +242,27 @@ class Container:
 
     def pack_counted(self, *, clamp_mtime: int | None) -> tuple[Any, int]:  # Any: as above
         """Pack as `pack_layer` does, no mtime later than `clamp_mtime`; count the entries too."""
-        self._require_rw_layer()
-        with self._agent.stopped():
-            return self._home.pack_counted(self, clamp_mtime=clamp_mtime)
+        return comparing.pack(self._life, clamp_mtime)
 
     def processes(self) -> list[dict[str, Any]]:
         """Describe the processes (pid, ppid, user, state, argv); none when it is dead."""
-        if self._state != "alive":
+        if self._life.state != "alive":
             return []
         try:
-            found: list[dict[str, Any]] = self._agent.ask({"op": "processes"})["processes"]
+            found: list[dict[str, Any]] = self._life.agent.ask({"op": "processes"})["processes"]
         except ContainerDied:
             return []
         return found
 
     def limits_hit(self) -> list[str]:
         """Say which limits stopped something, a sentence each."""
-        self._require_rw_layer()
+        self._life.require_rw_layer()
         return self._watch.describe(self._home.status(self), self._commands)
 
     def __enter__(self) -> Container:
         """Return the container; raises ContainerDied when it is closed already."""
-        if self._state == "closed":
-            raise self._died()
+        if self._life.state == "closed":
+            raise self._life.died()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -313,16 +271,16 @@ class Container:
 
     def __repr__(self) -> str:
         """Show id, name and state."""
-        return f"<Container {self.id} {self.name!r} {self._state}>"
+        return f"<Container {self.id} {self.name!r} {self._life.state}>"
 
     def _start(self, call: Call, terms: Terms) -> Process:
         __tracebackhide__ = True
-        self._require_alive()
+        self._life.require_alive()
         self._home.touch(self)
         record = CommandRecord(argv=call.argv)
         self._commands.append(record)
         try:
-            return self._agent.start(call, terms, record)
+            return self._life.agent.start(call, terms, record)
         except ContainerError as error:
             record.output_tail = error.what
             record.returncode = getattr(error, "returncode", None)
@@ -333,7 +291,7 @@ class Container:
         may_be_oom = self.limits.memory is not None or returncode in (-signal.SIGKILL, 137)
         if not may_be_oom and not (is_error and returncode):
             return Hits()
-        self._require_rw_layer()
+        self._life.require_rw_layer()
         return self._watch.look(self._home.status(self))
 
     def _why_failed(self, returncode: int) -> str:
@@ -341,44 +299,3 @@ class Container:
             return self._look_at_limits(returncode, is_error=True).reason
         except ContainerDied:
             return ""  # of the command's failure, its status is what there is to tell
-
-    def _no_file(self, path: str, changes: Changes) -> OSError:
-        """Return why there is nothing to compare at a path."""
-        kind = changes[path].type if path in changes else ""
-        if not kind and self._state == "alive":
-            kind = self.path(path).kind() or ""
-        if kind == "dir":
-            return IsADirectoryError(errno.EISDIR, "is a folder: compare its files", path)
-        if kind == "file":
-            return OSError(errno.EINVAL, "is a file of the start or of a mount", path)
-        if kind:
-            return OSError(errno.EINVAL, f"is a {kind}: only files can be compared", path)
-        return FileNotFoundError(f"neither the image nor the container has the file {path}")
-
-    def _require_alive(self) -> None:
-        __tracebackhide__ = True
-        if self._state != "alive":
-            raise self._died()
-
-    def _require_rw_layer(self) -> None:
-        if not self._has_rw_layer:
-            raise ContainerDied(f"container {self.name} is closed and its rw layer given up")
-
-    def _died(self) -> ContainerDied:
-        """Find out why the container does not answer."""
-        if self._state == "closed":
-            return ContainerDied(f"container {self.name} is closed")
-        if self._death is not None:
-            return ContainerDied(self._death.what, detail=self._death.detail)
-        if self._state == "dead":
-            return ContainerDied(f"container {self.name} was killed by the test")
-        try:
-            # its socket closes a moment before it is dead
-            status = self._home.status(self, wait_s=DYING_S)
-        except ContainerDied as error:
-            self._state, self._death = "dead", error
-            return error
-        death = deaths.explain(self.name, status, self._watch, self._commands)
-        if status["status"] is not None:
-            self._state, self._death = "dead", death
-        return death

@@ -85,7 +85,7 @@ def test_abandoned_calls_leak_no_descriptor(container: Container) -> None:
     container.path("/f").touch()
     before = open_fds(container)
     for _ in range(20):
-        container._agent._peer.ask({"op": "open", "path": "/f", "flags": 0, "mode": 0}).close()
+        container._life.agent._peer.ask({"op": "open", "path": "/f", "flags": 0, "mode": 0}).close()
     container.path("/f").exists()
 
     assert wait_until(lambda: open_fds(container) <= before)
