@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -226,11 +227,8 @@ class Engine:
     ) -> Container:
         session = self.session
         plan = self._plan(built, name, options, extra_layers)
-        trees: list[int] = []
+        trees = _open_trees(session, plan, options)
         try:
-            trees.extend(_tree_of(session, mount) for mount in options.mounts or ())
-            if plan.content["host_tree"] >= 0:
-                trees.append(session.tree("/", readonly=True, recursive=False))
             created = session.create(plan.key, plan.content, trees)
         finally:
             protocol.close_all(trees)
@@ -238,6 +236,7 @@ class Engine:
             store=self.store,
             session=session,
             plan=plan,
+            open_trees=partial(_open_trees, session, plan, options),
             touch=self._touch,
             forget=self._forget,
         )
@@ -340,6 +339,19 @@ def _defaults(built: BuiltImage, options: ContainerOptions) -> dict[str, Any]:
         "cwd": options.workdir or built.config.working_dir or "/",
         "user": options.user or built.config.user or "0",
     }
+
+
+def _open_trees(session: Session, plan: Plan, options: ContainerOptions) -> list[int]:
+    """Return copies of the host's trees that a container shows, for one start of it."""
+    trees: list[int] = []
+    try:
+        trees.extend(_tree_of(session, mount) for mount in options.mounts or ())
+        if plan.content["host_tree"] >= 0:
+            trees.append(session.tree("/", readonly=True, recursive=False))
+    except BaseException:
+        protocol.close_all(trees)
+        raise
+    return trees
 
 
 def _tree_of(session: Session, mount: Mount) -> int:

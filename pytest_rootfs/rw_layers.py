@@ -11,12 +11,13 @@ from typing import Any
 
 from pytest_rootfs.changeset import Change, Changes
 from pytest_rootfs.errors import ContainerDied, ContainerError
+from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.init_layer import OVERFLOW_ID
 from pytest_rootfs.runtime.plan import Plan
 from pytest_rootfs.runtime.root_trees import HOST
-from pytest_rootfs.runtime.session import Session
+from pytest_rootfs.runtime.session import Created, Session
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.media_types import LAYER_TYPE
 from pytest_rootfs.store.store import Store
@@ -31,18 +32,31 @@ class RwLayer:
         store: Store,
         session: Session,
         plan: Plan,
+        open_trees: Callable[[], list[int]],
         touch: Callable[[Container], None],
         forget: Callable[[Container], None],
     ) -> None:
         self._store = store
         self._session = session
         self._plan = plan
+        self._open_trees = open_trees
         self._forget = forget
         self.touch = touch
 
     def status(self, container: Container, *, wait_s: float = 0) -> dict[str, Any]:
         """Return the exit status of init, None while it lives, and the figures."""
         return self._call(container, "status", wait_s=wait_s)
+
+    def restart(self, container: Container) -> Created:
+        """Kill every process and begin anew, with the host's folders as they are now."""
+        trees = self._open_trees()
+        try:
+            plan = self._plan
+            return self._session.restart(container.id, plan.key, plan.content, trees)
+        except PeerGone as error:
+            raise _lost(container, error) from error
+        finally:
+            protocol.close_all(trees)
 
     def kill(self, container: Container, *, release: bool) -> None:
         """Kill every process; returns when the pid namespace is gone."""
@@ -161,7 +175,11 @@ class RwLayer:
         except (PeerGone, StepFailed) as error:
             if isinstance(error, StepFailed) and error.errno != errno.ESRCH:
                 raise ContainerError(f"container {container.name}: {error}") from error
-            raise ContainerDied(
-                f"container {container.name} was lost: the process that holds it is gone",
-                detail=str(error),
-            ) from error
+            raise _lost(container, error) from error
+
+
+def _lost(container: Container, error: Exception) -> ContainerDied:
+    return ContainerDied(
+        f"container {container.name} was lost: the process that holds it is gone",
+        detail=str(error),
+    )

@@ -16,7 +16,7 @@ from pytest_rootfs.runtime.terms import Terms
 
 
 class Agent:
-    """A container's init.
+    """An init: a container has another one after each restart.
 
     `died` says, and asks the spawner, why it is gone; `why_failed` which limit a failed command
     has hit.
@@ -32,6 +32,8 @@ class Agent:
         self._peer = peer
         self.died = died
         self.why_failed = why_failed
+        self.was_replaced = False
+        """Whether a restart has ended it, and every process with it."""
 
     def ask(self, message: Message, fds: Sequence[int] = ()) -> Message:
         """Return the answer to a call that gives no descriptors back."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_rootfs.kernel.cgroups import Group, Parent
     from pytest_rootfs.runtime.protocol import Message
-    from pytest_rootfs.runtime.root_trees import RootTrees
+    from pytest_rootfs.runtime.root_trees import Root, RootTrees
     from pytest_rootfs.runtime.rw_folders import RwLayer
 
 KEPT_SUCCESSIONS = 256
@@ -62,6 +62,13 @@ class Container:
         if self.status is None:
             self.status = kill_and_reap(self.pid, self.pidfd)
 
+    def begin(self, control: socket.socket, process: tuple[int, int]) -> None:
+        """Be alive again, by a new init."""
+        os.close(self.pidfd)
+        self.control = control
+        self.pid, self.pidfd = process
+        self.status = None
+
     def close(self) -> None:
         """Give up what is kept of a dead container, but for its cgroups."""
         self.control.close()
@@ -99,6 +106,17 @@ class Births:
             self._successors.pop(self._last_key, None)
         self._last_key = key if is_foreseeable else ""
         return container, is_ready
+
+    def restart(
+        self, container: Container, plan: Message, tree_fds: Sequence[int], reply: socket.socket
+    ) -> None:
+        """Kill every process and begin anew, with the same rw layer and cgroups.
+
+        Init tells `reply` when it is ready. After an error the container is dead, and keeps both.
+        """
+        container.end()
+        root = self._make_root(plan, tree_fds, container.rw_layer)
+        container.begin(*_bear(plan, tree_fds, reply, root, container.group, is_ahead=False))
 
     @property
     def limits_disk(self) -> bool:
@@ -155,30 +173,49 @@ class Births:
         self, plan: Message, tree_fds: Sequence[int], reply: socket.socket, *, is_ahead: bool
     ) -> Container:
         container_id = os.urandom(6).hex()
-        own, far = protocol.pair()
-        root = group = None
+        root = None
+        group = self._parent.create(container_id, plan["limits"])
         try:
-            group = self._parent.create(container_id, plan["limits"])
-            if plan["host_tree"] >= 0 and tree_fds:
-                self._trees.add_host(tree_fds[plan["host_tree"]])
-            root = self._trees.make(plan)
-            start = init.Start(plan, far, reply, tree_fds, root, group, is_ahead=is_ahead)
-            process = _clone(start)
+            root = self._make_root(plan, tree_fds)
+            control, process = _bear(plan, tree_fds, reply, root, group, is_ahead=is_ahead)
         except OSError:
-            own.close()
             if root is not None:
                 root.rw_layer.close()
-            if group is not None:
-                self._remove(group)
+            self._remove(group)
             raise
-        finally:
-            far.close()
-            if root is not None:
-                root.close_start()
-        return Container(container_id, own, group, root.rw_layer, process)
+        return Container(container_id, control, group, root.rw_layer, process)
+
+    def _make_root(
+        self, plan: Message, tree_fds: Sequence[int], rw_layer: RwLayer | None = None
+    ) -> Root:
+        """Return the root file system for a start, on a new rw layer unless one is given."""
+        if plan["host_tree"] >= 0 and tree_fds:
+            self._trees.add_host(tree_fds[plan["host_tree"]])
+        return self._trees.make(plan, rw_layer)
 
     def _remove(self, group: Group) -> None:
         self._busy_groups = [group for group in [*self._busy_groups, group] if not group.remove()]
+
+
+def _bear(
+    plan: Message,
+    tree_fds: Sequence[int],
+    reply: socket.socket,
+    root: Root,
+    group: Group,
+    *,
+    is_ahead: bool,
+) -> tuple[socket.socket, tuple[int, int]]:
+    """Start an init; return the far end of its socket, its pid and its pidfd."""
+    own, far = protocol.pair()
+    try:
+        return own, _clone(init.Start(plan, far, reply, tree_fds, root, group, is_ahead=is_ahead))
+    except OSError:
+        own.close()
+        raise
+    finally:
+        far.close()
+        root.close_start()
 
 
 def _clone(start: init.Start) -> tuple[int, int]:

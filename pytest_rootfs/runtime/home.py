@@ -8,6 +8,7 @@ from pytest_rootfs.changeset import Changes
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.container import Container
+    from pytest_rootfs.runtime.session import Created
 
 
 class Home(Protocol):
@@ -22,6 +23,12 @@ class Home(Protocol):
         """Return `status` (of waitpid(2), None while alive) and `stats`.
 
         Waits up to `wait_s` seconds for the end of one that is dying.
+        """
+
+    def restart(self, container: Container) -> Created:
+        """Kill every process and begin anew on the same rw layer.
+
+        Raises ContainerError, and then the container is dead.
         """
 
     def kill(self, container: Container, *, release: bool) -> None:

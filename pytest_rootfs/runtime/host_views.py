@@ -126,7 +126,7 @@ class HostView:
             lower_fds = list(opened)
             self._make_upper(path, mode)
             work = f"work-{len(self.trees)}"
-            os.mkdir(work, dir_fd=self._rw_fd)
+            _make_folder(work, self._rw_fd)
             work_fd = os.open(work, FOLDER_FLAGS, dir_fd=self._rw_fd)
             opened.append(work_fd)
             upper_fd = os.open(path, FOLDER_FLAGS, dir_fd=self._upper_fd)
@@ -150,17 +150,28 @@ class HostView:
         return found
 
     def _make_upper(self, path: str, mode: int) -> None:
-        made = ""
+        made, is_new = "", False
         for part in path.split("/"):
             made = f"{made}/{part}" if made else part
-            self._make_upper_folder(made, mode if made == path else 0o755)
+            is_new = self._make_upper_folder(made, mode if made == path else 0o755)
+        if not is_new:
+            return  # of a restart: what the container has deleted stays deleted
         for premade in PREMADE:
             if premade.startswith(f"{path}/") and os.path.isdir(f"/{premade}"):
                 self._make_upper_folder(premade, stat.S_IMODE(os.stat(f"/{premade}").st_mode))
 
-    def _make_upper_folder(self, path: str, mode: int) -> None:
-        try:
-            os.mkdir(path, 0o755, dir_fd=self._upper_fd)
-            os.chmod(path, mode, dir_fd=self._upper_fd)
-        except FileExistsError:
-            pass
+    def _make_upper_folder(self, path: str, mode: int) -> bool:
+        """Make a folder, and return whether there was none."""
+        if not _make_folder(path, self._upper_fd):
+            return False
+        os.chmod(path, mode, dir_fd=self._upper_fd)
+        return True
+
+
+def _make_folder(path: str, dir_fd: int) -> bool:
+    """Make a folder unless something has the name; return whether it is new."""
+    try:
+        os.mkdir(path, 0o755, dir_fd=dir_fd)
+    except FileExistsError:
+        return False
+    return True

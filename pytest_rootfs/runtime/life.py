@@ -45,11 +45,12 @@ class Life:
         self.space_note = space_note
         self.state: Literal["alive", "dead", "closed"] = "alive"
         self.agent = Agent(peer, died=self.died, why_failed=why_failed)
+        self._why_failed = why_failed
         self._watch = watch
         self._commands = commands
         self._has_rw_layer = True
         self._death: ContainerDied | None = None
-        self._closing = threading.Lock()
+        self._changing = threading.Lock()
 
     def ask_with_fds(self, message: Message, fds: Sequence[int] = ()) -> tuple[Message, list[int]]:
         """Return init's answer to a call; raises OSError of the kernel, or ContainerDied."""
@@ -70,14 +71,41 @@ class Life:
 
     def kill(self) -> None:
         """Kill every process. Idempotent."""
-        if self.state == "alive":
-            self.state = "dead"
-            self.home.kill(self.container, release=False)
-            self.agent.close()
+        with self._changing:
+            if self.state == "alive":
+                self.state = "dead"
+                self.home.kill(self.container, release=False)
+                self.agent.close()
+
+    def restart(self) -> int:
+        """Kill every process and begin anew; return the pid of the new init.
+
+        Raises ContainerDied when it is closed. After another error it is dead.
+        """
+        with self._changing:
+            if self.state == "closed":
+                raise self.died()
+            old = self.agent
+            old.was_replaced = True  # before anybody can see that its processes are dead
+            self.state, self._death = "dead", None
+            try:
+                created = self.home.restart(self.container)
+            except BaseException as error:
+                self.home.kill(self.container, release=False)
+                name = self.container.name
+                self._death = ContainerDied(
+                    f"container {name} is dead since its restart failed", detail=str(error)
+                )
+                raise
+            finally:
+                old.close()
+            self.agent = Agent(created.peer, died=self.died, why_failed=self._why_failed)
+            self.state = "alive"
+            return created.pid
 
     def close(self, *, retain: bool) -> None:
         """Kill every process, and give up the rw layer unless it is retained. Idempotent."""
-        with self._closing:
+        with self._changing:
             if self.state == "closed":
                 return
             was_alive, self.state = self.state == "alive", "closed"

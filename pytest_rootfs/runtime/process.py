@@ -32,6 +32,9 @@ REST_BYTES = 1 << 20
 MAX_WAIT_S = 1e6
 """Locks and sockets take no time-out of centuries."""
 
+KILLED = {"exit": -signal.SIGKILL, "user_s": 0.0, "system_s": 0.0, "max_rss_bytes": 0}
+"""How a command has ended that a restart of its container has killed: nothing outlives init."""
+
 HELD_PIPE_LIMIT_S = 1.0
 HELD_PIPE_BYTES = 16 << 20
 """How long, and how much, is read after the command has ended from a pipe that is not silent."""
@@ -294,6 +297,9 @@ class Process:
             if pump is not None:
                 pump.drain(REST_BYTES)
             self._note_output()
+            if self._agent.was_replaced:
+                self._end(KILLED)
+                return
             self.record.returncode = -signal.SIGKILL  # nothing outlives init
             raise self._agent.died() from None
         finally:

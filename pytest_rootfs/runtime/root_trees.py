@@ -78,51 +78,54 @@ class RootTrees:
             self._host_fd = os.dup(tree_fd)
             mounts.keep_attached(self._host_fd, self._place)
 
-    def make(self, plan: Message) -> Root:
-        """Return the root file system of one container."""
+    def make(self, plan: Message, rw_layer: RwLayer | None = None) -> Root:
+        """Return the root file system of one container, on a new rw layer unless one is given."""
         opened = open_layers(self._layers_fd, plan["layers"], self._host_fd)
         try:
             if HOST in plan["layers"] and self._host_fd < 0:
-                return self._make_of_host_view(plan, opened)
-            layer_fds = stack_on_host(plan["layers"], opened)
-            init_layer_fd = self._init_layer(plan["init_layer"], layer_fds)
-            rw_layer = self._rw_layers.make(plan["rw"], os.stat(init_layer_fd))
+                *layer_fds, host_fd = opened
+                init_layer_fd = self._init_layer(plan["init_layer"], [host_fd])
+                assemble = self._show_host
+            else:
+                layer_fds = stack_on_host(plan["layers"], opened)
+                init_layer_fd = self._init_layer(plan["init_layer"], layer_fds)
+                assemble = self._assemble
+            lower_fds = [init_layer_fd, *layer_fds]
+            if rw_layer is not None:
+                return assemble(lower_fds, rw_layer)
+            made = self._rw_layers.make(plan["rw"], os.stat(init_layer_fd))
             try:
-                return Root(self._overlay([init_layer_fd, *layer_fds], rw_layer), rw_layer)
+                return assemble(lower_fds, made)
             except OSError:
-                rw_layer.close()
+                made.close()
                 raise
         finally:
             for fd in opened:
                 os.close(fd)
 
-    def _make_of_host_view(self, plan: Message, opened: Sequence[int]) -> Root:
-        *layer_fds, host_fd = opened
-        init_layer_fd = self._init_layer(plan["init_layer"], [host_fd])
-        upper_layer_fds = [init_layer_fd, *layer_fds]
-        rw_layer = self._rw_layers.make(plan["rw"], os.stat(init_layer_fd))
+    def _assemble(self, lower_fds: Sequence[int], rw_layer: RwLayer) -> Root:
+        with self._attached(rw_layer):
+            return Root(_overlay(lower_fds, rw_layer), rw_layer)
+
+    def _show_host(self, lower_fds: Sequence[int], rw_layer: RwLayer) -> Root:
+        """Return the host's root directory, of which an ordinary user may show the folders."""
         view = None
         try:
             # each is attached once: a tree that has lost its place cannot get one again
             place = "" if self._takes_detached else self._place
             with self._attached(rw_layer):
                 rw_fds = rw_layer.upper_fd, rw_layer.folder_fd
-                view = HostView(upper_layer_fds, *rw_fds, place=place)
+                view = HostView(lower_fds, *rw_fds, place=place)
                 try:
-                    root_fd = _overlay([*upper_layer_fds, view.folder_fd], rw_layer)
+                    root_fd = _overlay([*lower_fds, view.folder_fd], rw_layer)
                 finally:
                     if place:
                         mounts.detach_last(place)
             return Root(root_fd, rw_layer, view)
         except OSError:
-            rw_layer.close()
             if view is not None:
                 view.close()
             raise
-
-    def _overlay(self, lower_fds: Sequence[int], rw_layer: RwLayer) -> int:
-        with self._attached(rw_layer):
-            return _overlay(lower_fds, rw_layer)
 
     @contextmanager
     def _attached(self, rw_layer: RwLayer) -> Iterator[None]:
@@ -130,8 +133,9 @@ class RootTrees:
         if self._takes_detached or rw_layer.is_on_disk:
             yield
             return
-        mounts.keep_attached(rw_layer.folder_fd, self._place)
+        rw_layer.attach(self._place)
         try:
+            rw_layer.keep_copy(self._place)
             yield
         finally:
             mounts.detach_last(self._place)

@@ -27,7 +27,7 @@ PREFIX = ".rw-"
 class RwLayer:
     """An upper dir and a work dir in the folder `folder_fd`."""
 
-    __slots__ = ("_disk", "_name", "folder_fd", "is_on_disk", "upper_fd")
+    __slots__ = ("_copy_fd", "_disk", "_name", "folder_fd", "is_on_disk", "upper_fd")
 
     def __init__(
         self, folder_fd: int, root: os.stat_result, *, disk: int = -1, name: str = ""
@@ -36,6 +36,7 @@ class RwLayer:
         self.folder_fd = folder_fd
         self.upper_fd = -1
         self.is_on_disk = disk >= 0
+        self._copy_fd = -1
         self._disk = disk
         self._name = name
         try:
@@ -50,10 +51,30 @@ class RwLayer:
                 pass  # the first error is the one to report
             raise
 
+    def attach(self, place: str) -> None:
+        """Give the file system a place, for kernels whose overlays take no detached one."""
+        if self._copy_fd < 0:
+            mounts.keep_attached(self.folder_fd, place)
+            return
+        mounts.keep_attached(self._copy_fd, place)
+        os.close(self.folder_fd)
+        self.folder_fd, self._copy_fd = self._copy_fd, -1
+        os.close(self.upper_fd)
+        self.upper_fd = os.open("upper", FOLDER_FLAGS, dir_fd=self.folder_fd)
+
+    def keep_copy(self, place: str) -> None:
+        """Keep a copy of what was attached, for the next time.
+
+        A mount that has lost its place gets none again (do_move_mount in fs/namespace.c).
+        """
+        self._copy_fd = mounts.clone_tree(place, recursive=False)
+
     def close(self) -> None:
         """Give it up. A temporary file system is gone with its last user; a folder is removed."""
         if self.upper_fd >= 0:
             os.close(self.upper_fd)
+        if self._copy_fd >= 0:
+            os.close(self._copy_fd)
         os.close(self.folder_fd)
         if self.is_on_disk:
             remove_tree_at(self._disk, self._name.encode())

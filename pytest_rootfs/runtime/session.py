@@ -87,10 +87,25 @@ class Session:
 
         Raises ContainerError, and then nothing of it is left; PeerGone when the spawner is gone.
         """
+        return self._begin({"op": "create", "plan": key}, plan, tree_fds)
+
+    def restart(
+        self, container_id: str, key: str, plan: Mapping[str, Any], tree_fds: Sequence[int]
+    ) -> Created:
+        """Have a container begin anew with the rw layer and the cgroups that it has.
+
+        Raises as `create` does, and then it is dead and keeps both.
+        """
+        return self._begin({"op": "restart", "id": container_id, "plan": key}, plan, tree_fds)
+
+    def _begin(
+        self, message: Mapping[str, Any], plan: Mapping[str, Any], tree_fds: Sequence[int]
+    ) -> Created:
+        key = message["plan"]
         if key not in self._plans:
             self.spawner.call({"op": "plan", "key": key, "plan": plan})
             self._plans.add(key)
-        conversation = self.spawner.ask({"op": "create", "plan": key}, tree_fds)
+        conversation = self.spawner.ask(message, tree_fds)
         answers: dict[str, Any] = {}
         fds: list[int] = []
         try:
@@ -100,31 +115,31 @@ class Session:
                 fds += given
                 if "unknown_plan" in answer:
                     self._plans.clear()
-                    return self.create(key, plan, tree_fds)
+                    return self._begin(message, plan, tree_fds)
         except (StepFailed, PeerGone) as error:
             protocol.close_all(fds)
             fds.clear()
             reason = f": {error}" if isinstance(error, StepFailed) else ", it died meanwhile"
             if "id" in answers:
-                reason += self._give_up(str(answers["id"]))
+                reason += self._give_up(str(answers["id"]), message["op"])
             elif isinstance(error, PeerGone):
                 raise
             raise ContainerError(f"the container cannot be started{reason}") from error
         except BaseException:
             protocol.close_all(fds)
             if "id" in answers:
-                self.spawner.ask({"op": "release", "id": answers["id"]}).close()
+                self.spawner.ask(_disposal(message["op"], answers["id"])).close()
             raise
         finally:
             conversation.close()
         peer = Peer(socket.socket(fileno=fds[0]))
         return Created(container_id=str(answers["id"]), pid=int(answers["pid"]), peer=peer)
 
-    def _give_up(self, container_id: str) -> str:
+    def _give_up(self, container_id: str, op: str) -> str:
         """Dispose of a container that did not start; return how its init ended."""
         message = {"op": "status", "id": container_id, "wait_s": 1}
         status: Any = self.spawner.call(message)[0]["status"]
-        self.spawner.call({"op": "release", "id": container_id})
+        self.spawner.call(_disposal(op, container_id))
         return "" if status is None else f" (wait status {status})"
 
     def tree(self, path: str, *, readonly: bool, recursive: bool = True) -> int:
@@ -220,6 +235,13 @@ def explained(error: StepFailed) -> RootfsError:
             ),
         )
     return HostUnsupported(f"containers cannot be started here: {error}")
+
+
+def _disposal(op: str, container_id: str) -> dict[str, Any]:  # Any: JSON
+    """Return the message that ends what `op` has begun: one that restarts keeps its rw layer."""
+    if op == "restart":
+        return {"op": "kill", "id": container_id, "release": False}
+    return {"op": "release", "id": container_id}
 
 
 def _is_one(path: Path) -> bool:

@@ -108,6 +108,7 @@ class Spawner:
             "features": self._tell_features,
             "plan": self._keep_plan,
             "create": self._create,
+            "restart": self._restart,
             "kill": self._kill,
             "release": self._release,
             "status": self._status,
@@ -158,10 +159,17 @@ class Spawner:
             return
         container, is_ready = self._births.create(key, plan, fds, reply)
         self._containers[container.container_id] = container
-        answer = {"id": container.container_id, "pid": container.pid}
-        ready = {"ready": True} if is_ready else {}
-        protocol.send(reply, {**answer, **ready}, [container.control.fileno()])
-        container.control.close()
+        _hand_over(container, reply, {"ready": True} if is_ready else {})
+
+    def _restart(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+        """Kill every process of a container and begin anew; its init says when it is ready."""
+        container = self._find(message)
+        plan = self._plans.get(message["plan"])
+        if plan is None:
+            protocol.send(reply, {"unknown_plan": True})
+            return
+        self._births.restart(container, plan, fds, reply)
+        _hand_over(container, reply, {})
 
     def _kill(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Kill every process of a container; its rw layer stays until it is released."""
@@ -215,3 +223,10 @@ class Spawner:
             return self._containers[message["id"]]
         except KeyError:
             raise OSError(errno.ESRCH, "no such container", message["id"]) from None
+
+
+def _hand_over(container: Container, reply: socket.socket, more: Message) -> None:
+    """Give pytest the socket of a container's init."""
+    answer = {"id": container.container_id, "pid": container.pid, **more}
+    protocol.send(reply, answer, [container.control.fileno()])
+    container.control.close()

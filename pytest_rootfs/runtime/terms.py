@@ -24,6 +24,9 @@ class Terms:
 class Agent(Protocol):
     """What a process needs of its container's init."""
 
+    was_replaced: bool
+    """Whether a restart has ended it, and every process with it."""
+
     def ask(self, message: Message, fds: Sequence[int] = ()) -> Message:
         """Return the answer to a call."""
 
