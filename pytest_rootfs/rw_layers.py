@@ -47,6 +47,10 @@ class RwLayer:
         """Return the exit status of init, None while it lives, and the figures."""
         return self._call(container, "status", wait_s=wait_s)
 
+    def freeze(self, container: Container, *, frozen: bool) -> None:
+        """Let the container's cgroup stand still, or go on, where it is of version 2."""
+        self._call(container, "freeze", frozen=frozen)
+
     def restart(self, container: Container) -> Created:
         """Kill every process and begin anew, with the host's folders as they are now."""
         trees = self._open_trees()

@@ -44,7 +44,15 @@ class Group:
     into `into_fd`.
     """
 
-    __slots__ = ("command_tasks", "init_tasks", "into_fd", "leave_tasks", "name", "parent")
+    __slots__ = (
+        "_is_frozen",
+        "command_tasks",
+        "init_tasks",
+        "into_fd",
+        "leave_tasks",
+        "name",
+        "parent",
+    )
 
     def __init__(self, parent: Parent, name: str) -> None:
         self.parent = parent
@@ -53,6 +61,7 @@ class Group:
         self.command_tasks: list[int] = []
         self.leave_tasks: list[int] = []
         self.into_fd: int | None = None
+        self._is_frozen = False
 
     def open_in(self, hierarchy: Hierarchy) -> None:
         """Open the way into the group in one hierarchy."""
@@ -76,6 +85,18 @@ class Group:
                 hierarchy.limit(self.name, controller, value)
                 return
         raise OSError(errno.EOPNOTSUPP, f"limit {key}: no {controller} controller", self.name)
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Let every process of the group stand still, or go on: v2 only, elsewhere nothing happens.
+
+        Idempotent. Raises ETIMEDOUT when one does not stop, and then all go on.
+        """
+        if frozen == self._is_frozen:
+            return
+        for hierarchy in self.parent.hierarchies:
+            if isinstance(hierarchy, V2Hierarchy):
+                hierarchy.freeze(self.name, frozen=frozen)
+                self._is_frozen = frozen
 
     def read(self) -> Figures:
         """Return every figure of `FIGURES`, without init; None where this host has none."""

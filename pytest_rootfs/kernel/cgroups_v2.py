@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import time
 
 from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel.cgroups_files import Folder
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 INIT = "init"
 LEAF = f"{files.PREFIX}leaf"
 _EVACUATION_ROUNDS = 8
+_FREEZING_S = 2.0
 
 
 class V2Hierarchy(Hierarchy):
@@ -60,6 +63,32 @@ class V2Hierarchy(Hierarchy):
         else:
             quota = "max" if value is None else str(files.cpu_quota_us(value))
             self.folder.write(f"{name}/cpu.max", f"{quota} {files.CPU_PERIOD_US}")
+
+    def freeze(self, name: str, *, frozen: bool) -> None:
+        """Let a group stand still, or go on; cgroup-v2.rst, "cgroup.freeze", since Linux 5.2.
+
+        Returns when all stand still. Raises ETIMEDOUT if one does not, and lets all go on.
+        """
+        self.folder.write(f"{name}/cgroup.freeze", str(int(frozen)))
+        if frozen and not self._becomes_frozen(name):
+            self.folder.write(f"{name}/cgroup.freeze", "0")
+            raise OSError(errno.ETIMEDOUT, "a process does not stop", self.folder.at(name))
+
+    def _becomes_frozen(self, name: str) -> bool:
+        """Wait for `frozen 1` in `cgroup.events`, whose changes poll(2) reports as POLLPRI."""
+        fd = self.folder.open(f"{name}/cgroup.events", os.O_RDONLY)
+        try:
+            changed = select.poll()
+            changed.register(fd, select.POLLPRI)
+            deadline = time.monotonic() + _FREEZING_S
+            while files.keyed_in(os.pread(fd, 4096, 0).decode()).get("frozen") != 1:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    return False
+                changed.poll(left_s * 1000)
+            return True
+        finally:
+            os.close(fd)
 
     def read(self, name: str, figures: Figures) -> None:
         """Fill in the figures of a group that the enabled controllers know."""

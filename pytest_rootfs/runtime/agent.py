@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 
 from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime import protocol
@@ -76,23 +75,6 @@ class Agent:
             record=record,
             is_tty=call.tty,
         )
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Let every process of the container stand still for the length of a `with` block.
-
-        Of a dead container none has to be told.
-        """
-        self._stop(stop=True)
-        try:
-            yield
-        finally:
-            self._stop(stop=False)
-
-    def _stop(self, *, stop: bool) -> None:
-        with suppress(PeerGone, TimeoutError, OSError):
-            _, fds = self._peer.call({"op": "stop", "stop": stop})
-            protocol.close_all(fds)
 
     def close(self) -> None:
         """Close the socket: the init ends, and everything in the container with it."""

@@ -115,6 +115,7 @@ class Births:
         Init tells `reply` when it is ready. After an error the container is dead, and keeps both.
         """
         container.end()
+        container.group.freeze(frozen=False)
         root = self._make_root(plan, tree_fds, container.rw_layer)
         container.begin(*_bear(plan, tree_fds, reply, root, container.group, is_ahead=False))
 

@@ -24,7 +24,7 @@ def changes(life: Life, ignore: Iterable[str] = ()) -> Changes:
     try:
         found = home.changes(container)
     except (StepFailed, ArchiveRejected):  # files vanish or change: again, standing still
-        with life.agent.stopped():
+        with life.standing_still():
             found = home.changes(container)
     return found.ignoring(patterns) if patterns else found
 
@@ -45,7 +45,7 @@ def diff(life: Life, path: str) -> str:
 def pack(life: Life, clamp_mtime: int | None) -> tuple[Any, int]:
     """Keep the rw layer in the store; return its descriptor and the number of its entries."""
     life.require_rw_layer()
-    with life.agent.stopped():
+    with life.standing_still():
         return life.home.pack_counted(life.container, clamp_mtime=clamp_mtime)
 
 

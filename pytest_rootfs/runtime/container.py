@@ -226,6 +226,20 @@ class Container:
         """Kill every process of the container; its files can still be compared. Idempotent."""
         self._life.kill()
 
+    def freeze(self) -> None:
+        """Let every process stand still until `thaw`; files can be read, written and compared.
+
+        Idempotent. Meanwhile `run` and `popen` raise ContainerError; a command that is being waited
+        for keeps its time-out. Raises ContainerDied.
+        """
+        self._home.touch(self)
+        self._life.freeze()
+
+    def thaw(self) -> None:
+        """Let those processes go on that `freeze` has stopped. Idempotent; raises ContainerDied."""
+        self._home.touch(self)
+        self._life.thaw()
+
     def restart(self) -> None:
         """Kill every process and begin anew with the same files, mounts and limits, as docker does.
 
@@ -281,7 +295,8 @@ class Container:
 
     def __repr__(self) -> str:
         """Show id, name and state."""
-        return f"<Container {self.id} {self.name!r} {self._life.state}>"
+        state = "frozen" if self._life.is_frozen else self._life.state
+        return f"<Container {self.id} {self.name!r} {state}>"
 
     def _start(self, call: Call, terms: Terms) -> Process:
         __tracebackhide__ = True
@@ -290,7 +305,7 @@ class Container:
         record = CommandRecord(argv=call.argv)
         self._commands.append(record)
         try:
-            return self._life.agent.start(call, terms, record)
+            return self._life.start(call, terms, record)
         except ContainerError as error:
             record.output_tail = error.what
             record.returncode = getattr(error, "returncode", None)

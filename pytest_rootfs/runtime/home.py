@@ -25,6 +25,9 @@ class Home(Protocol):
         Waits up to `wait_s` seconds for the end of one that is dying.
         """
 
+    def freeze(self, container: Container, *, frozen: bool) -> None:
+        """Let the cgroup of the commands stand still, or go on, where it is of version 2."""
+
     def restart(self, container: Container) -> Created:
         """Kill every process and begin anew on the same rw layer.
 

@@ -8,6 +8,7 @@ container with it.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -130,6 +131,8 @@ class Init:
         self._poller = select.poll()
         self._running: dict[int, tuple[socket.socket, int]] = {}
         """Commands by pid: the conversation that waits for the end, and the cgroup namespace."""
+        self._stopped: set[int] | None = None
+        """While all stand still: the processes that had been stopped before."""
         self._calls = {
             "spawn": self._spawn,
             "signal": self._signal,
@@ -224,6 +227,9 @@ class Init:
 
     def _spawn(self, message: Message, fds: list[int], reply: socket.socket) -> None:
         """Start a command; its end is reported on the same conversation."""
+        if self._stopped is not None:
+            error = OSError(errno.EBUSY, "every process of the container stands still")
+            raise commands.SpawnError(error, "frozen")
         pid, marker, given = commands.spawn(message, fds, self._group)
         self._running[pid] = reply, marker
         try:
@@ -270,12 +276,19 @@ class Init:
         protocol.send(reply, {"processes": processes.listing()})
 
     def _stop(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
-        """Stop, or let go on, every process of the container but this one."""
-        try:
-            os.kill(-1, signal.SIGSTOP if message["stop"] else signal.SIGCONT)
-        except ProcessLookupError:
-            pass  # there is none
-        protocol.send(reply, {})
+        """Let every process of the container but this one stand still, or go on. Idempotent.
+
+        Where commands are in a cgroup of version 2, the spawner freezes that: here, then, only the
+        starting of commands stops, as one that is born frozen would never report.
+        """
+        by_group = self._group.into_fd is not None
+        if message["stop"] and self._stopped is None:
+            self._stopped = set() if by_group else processes.stop_all()
+        elif not message["stop"] and self._stopped is not None:
+            if not by_group:
+                processes.continue_all(self._stopped)
+            self._stopped = None
+        protocol.send(reply, {"by_group": by_group})
 
     def _adopt(self, _message: Message, fds: list[int], reply: socket.socket) -> None:
         """Go on reading pipes that a daemon still holds, so that it neither blocks nor dies."""

@@ -45,6 +45,10 @@ MAX_WORD_BYTES = 128 << 10
 """What execve(2) takes of one word with its null character, MAX_ARG_STRLEN."""
 
 
+class StandsStill(ContainerError):
+    """No command can be started while the processes of the container stand still."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """The arguments of one `run` or `popen`, with what the container says by default."""
@@ -169,6 +173,8 @@ def check_env(env: Mapping[str, str] | None) -> Mapping[str, str]:
 def refused(error: StepFailed, call: Call) -> RootfsError:
     """Return what it means that init could not start a command."""
     program = call.argv[0]
+    if error.step == "frozen":
+        return StandsStill(f"cannot start {shown(call.argv)}: {error.strerror}")
     if error.step == "find" and error.errno == errno.ENOENT:
         hint = "check PATH and the image; `container.path(…).exists()` tells"
         if isinstance(call.command, str):

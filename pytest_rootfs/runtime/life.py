@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
-from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.errors import ContainerDied, ContainerError, shown
 from pytest_rootfs.runtime import deaths
 from pytest_rootfs.runtime.agent import Agent
 from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.home import Home
+from pytest_rootfs.runtime.launch import Call, StandsStill
 from pytest_rootfs.runtime.limit_watch import LimitWatch
+from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.records import CommandRecord
+from pytest_rootfs.runtime.terms import Terms
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.container import Container
@@ -44,6 +48,8 @@ class Life:
         self.home = home
         self.space_note = space_note
         self.state: Literal["alive", "dead", "closed"] = "alive"
+        self.is_frozen = False
+        self._by_group = False
         self.agent = Agent(peer, died=self.died, why_failed=why_failed)
         self._why_failed = why_failed
         self._watch = watch
@@ -51,6 +57,9 @@ class Life:
         self._has_rw_layer = True
         self._death: ContainerDied | None = None
         self._changing = threading.Lock()
+        """Held while the container is killed, restarted or closed."""
+        self._standing = threading.RLock()
+        """Held while the processes are stopped or let go on, and while something relies on it."""
 
     def ask_with_fds(self, message: Message, fds: Sequence[int] = ()) -> tuple[Message, list[int]]:
         """Return init's answer to a call; raises OSError of the kernel, or ContainerDied."""
@@ -69,11 +78,58 @@ class Life:
             name = self.container.name
             raise ContainerDied(f"container {name} is closed and its rw layer given up")
 
+    def start(self, call: Call, terms: Terms, record: CommandRecord) -> Process:
+        """Start a command; raises what `run` says."""
+        __tracebackhide__ = True
+        while True:
+            self.require_alive()
+            if self.is_frozen:
+                raise ContainerError(
+                    f"container {self.container.name} is frozen: it cannot run {shown(call.argv)}",
+                    hint="call container.thaw() first; files can be read and written meanwhile",
+                )
+            try:
+                return self.agent.start(call, terms, record)
+            except StandsStill:
+                with self._standing:
+                    pass  # another thread packs or compares: wait until the processes go on
+
+    def freeze(self) -> None:
+        """Let every process stand still. Idempotent."""
+        with self._standing:
+            self.require_alive()
+            if not self.is_frozen:
+                self._stop()
+                self.is_frozen = True
+
+    def thaw(self) -> None:
+        """Let those processes go on that `freeze` has stopped. Idempotent."""
+        with self._standing:
+            self.require_alive()
+            if self.is_frozen:
+                self._go_on()
+                self.is_frozen = False
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let every process stand still for the length of a `with` block.
+
+        A frozen container stays frozen. Of a dead one none has to be told.
+        """
+        with self._standing:
+            is_stopped_here = self.state == "alive" and not self.is_frozen and self._has_stopped()
+            try:
+                yield
+            finally:
+                if is_stopped_here:
+                    with suppress(ContainerError, OSError):  # it died meanwhile
+                        self._go_on()
+
     def kill(self) -> None:
         """Kill every process. Idempotent."""
         with self._changing:
             if self.state == "alive":
-                self.state = "dead"
+                self.state, self.is_frozen = "dead", False
                 self.home.kill(self.container, release=False)
                 self.agent.close()
 
@@ -82,12 +138,12 @@ class Life:
 
         Raises ContainerDied when it is closed. After another error it is dead.
         """
-        with self._changing:
+        with self._standing, self._changing:
             if self.state == "closed":
                 raise self.died()
             old = self.agent
             old.was_replaced = True  # before anybody can see that its processes are dead
-            self.state, self._death = "dead", None
+            self.state, self.is_frozen, self._death = "dead", False, None
             try:
                 created = self.home.restart(self.container)
             except BaseException as error:
@@ -108,7 +164,8 @@ class Life:
         with self._changing:
             if self.state == "closed":
                 return
-            was_alive, self.state = self.state == "alive", "closed"
+            was_alive = self.state == "alive"
+            self.state, self.is_frozen = "closed", False
             try:
                 if was_alive:
                     self.home.kill(self.container, release=not retain)
@@ -143,3 +200,28 @@ class Life:
         if status["status"] is not None:
             self.state, self._death = "dead", death
         return death
+
+    def _stop(self) -> None:
+        answer = self.agent.ask({"op": "stop", "stop": True})
+        self._by_group = bool(answer["by_group"])
+        if self._by_group:
+            try:
+                self.home.freeze(self.container, frozen=True)
+            except BaseException:
+                self._go_on()
+                raise
+
+    def _has_stopped(self) -> bool:
+        try:
+            self._stop()
+        except (ContainerError, OSError):
+            return False  # it has died, or does not stop: its files are read all the same
+        return True
+
+    def _go_on(self) -> None:
+        """Let the processes go on; first the group, lest init starts a command in a frozen one."""
+        try:
+            if self._by_group:
+                self.home.freeze(self.container, frozen=False)
+        finally:
+            self.agent.ask({"op": "stop", "stop": False})

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
 DYING_S = 10.0
+STOPPING_S = 1.0
+SETTLING_S = 0.02
+STILL = "TtZX"
+"""The states of a task that executes nothing: stopped, traced and stopped, dead; proc(5)."""
+
 LISTED = 200
 SHOWN_BYTES = 4096
 
@@ -45,6 +50,52 @@ def kill_marked(marker: int) -> None:
                     os.kill(pid, number)
                 except ProcessLookupError:
                     pass
+
+
+def stop_all() -> set[int]:
+    """Stop every process but this one; return those that somebody had stopped before.
+
+    A signal sent to all reaches a fork under way, too: it starts over with the signal pending
+    (fork(2) since Linux 4.20), so none escapes. Returns when all stand still. One that waits in the
+    kernel (D) for a disk, or for what it has started by vfork(2), stops before it goes on.
+    """
+    stopped = {pid for pid in _pids() if _stat_fields(pid)[0] == "T"}
+    try:
+        os.kill(-1, signal.SIGSTOP)
+    except ProcessLookupError:
+        return stopped  # there is none
+    began, pause_s, still = time.monotonic(), 0.0001, STILL
+    while not all(_is_in(pid, still) for pid in _pids()):
+        passed_s = time.monotonic() - began
+        if passed_s > STOPPING_S:
+            break
+        still = STILL if passed_s < SETTLING_S else STILL + "D"
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 0.01)
+    return stopped
+
+
+def continue_all(but: set[int]) -> None:
+    """Let every process go on, children first: a shell that waits does not see them stopped.
+
+    While all stood still none was forked, so no number of `but` is another's now.
+    """
+    for pid in sorted(_pids(), reverse=True):
+        if pid != os.getpid() and pid not in but:
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+
+
+def _is_in(pid: int, states: str) -> bool:
+    """Tell whether every thread of a process is in one of these states; init always is."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True  # it is gone
+    own = pid == os.getpid()
+    return own or all(_stat_fields(f"{pid}/task/{task}")[0] in states for task in tasks)
 
 
 def _marked(marker: int) -> list[int]:
@@ -79,7 +130,7 @@ def listing() -> list[Message]:
     return found
 
 
-def _stat_fields(pid: int) -> tuple[str, int, str]:
+def _stat_fields(pid: int | str) -> tuple[str, int, str]:
     """Return state, parent and name from /proc/<pid>/stat; ("", 0, "") when it is gone."""
     try:
         text = _read(f"/proc/{pid}/stat")

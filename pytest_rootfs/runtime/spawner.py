@@ -114,6 +114,7 @@ class Spawner:
             "status": self._status,
             "upper": self._send_upper,
             "limit": self._limit,
+            "freeze": self._freeze,
             "tree": self._tree,
         }
         poller = select.poll()
@@ -207,6 +208,10 @@ class Spawner:
 
     def _limit(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         self._find(message).group.limit(message["key"], message["value"])
+        protocol.send(reply, {})
+
+    def _freeze(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+        self._find(message).group.freeze(frozen=message["frozen"])
         protocol.send(reply, {})
 
     def _tree(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
