@@ -237,6 +237,7 @@ class Engine:
             session=session,
             plan=plan,
             open_trees=partial(_open_trees, session, plan, options),
+            may_limit=self._may_limit,
             touch=self._touch,
             forget=self._forget,
         )
@@ -298,6 +299,15 @@ class Engine:
             if getattr(options, key) is not None and self.settings.limits != "off":
                 self._refuse_limit(key, getattr(options, key))
         return replace(limits, **dict.fromkeys(missing))
+
+    def _may_limit(self, key: str, value: float | None) -> bool:
+        """Tell whether a limit is to be enforced; refuse one that cannot be."""
+        if self.settings.limits == "off":
+            return False
+        can = self.session.controllers[_CONTROLLERS[key]]
+        if not can and value is not None:
+            self._refuse_limit(key, value)
+        return can
 
     def _refuse_limit(self, key: str, value: object) -> None:
         controller = _CONTROLLERS[key]

@@ -96,7 +96,7 @@ def look(container: Container) -> KeptContainer:
         hostname=container.hostname,
         env=dict(defaults["env"]),
         options=_asked(options),
-        limits={**dataclasses.asdict(options.limits), "timeout": options.timeout_s},
+        limits={**dataclasses.asdict(container.limits), "timeout": options.timeout_s},
         limits_hit=tuple(_evidence(gaps, "limits", container.limits_hit, [])),
         stats=_evidence(gaps, "stats", lambda: dataclasses.asdict(container.stats()), {}),
         changes=tuple(_evidence(gaps, "changes", lambda: _changes(container), [])),

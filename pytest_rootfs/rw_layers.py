@@ -18,6 +18,7 @@ from pytest_rootfs.runtime.init_layer import OVERFLOW_ID
 from pytest_rootfs.runtime.plan import Plan
 from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Created, Session
+from pytest_rootfs.settings import shown_size
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.media_types import LAYER_TYPE
 from pytest_rootfs.store.store import Store
@@ -33,6 +34,7 @@ class RwLayer:
         session: Session,
         plan: Plan,
         open_trees: Callable[[], list[int]],
+        may_limit: Callable[[str, float | None], bool],
         touch: Callable[[Container], None],
         forget: Callable[[Container], None],
     ) -> None:
@@ -40,12 +42,25 @@ class RwLayer:
         self._session = session
         self._plan = plan
         self._open_trees = open_trees
+        self._may_limit = may_limit
         self._forget = forget
         self.touch = touch
 
     def status(self, container: Container, *, wait_s: float = 0) -> dict[str, Any]:
         """Return the exit status of init, None while it lives, and the figures."""
         return self._call(container, "status", wait_s=wait_s)
+
+    def limit(self, container: Container, key: str, value: float | None) -> None:
+        """Change a limit; where it cannot be enforced the session's policy says what happens."""
+        if not self._may_limit(key, value):
+            return
+        try:
+            self._call(container, "limit", key=key, value=value)
+        except ContainerError as error:
+            cause = error.__cause__
+            if value is None or not isinstance(cause, StepFailed) or cause.errno != errno.EBUSY:
+                raise
+            raise self._in_use(container, key, value) from cause
 
     def freeze(self, container: Container, *, frozen: bool) -> None:
         """Let the container's cgroup stand still, or go on, where it is of version 2."""
@@ -161,6 +176,17 @@ class RwLayer:
                 return answer, stream.read()
         finally:
             os.close(out_fd)
+
+    def _in_use(self, container: Container, key: str, value: float) -> ContainerError:
+        """Return the error for a limit below what is in use."""
+        status = self.status(container)
+        used = {"memory": status["stats"]["memory_bytes"], "disk": status["disk_used_bytes"]}[key]
+        return ContainerError(
+            f"cannot lower the limit {key} of container {container.name} to {shown_size(value)}: "
+            f"{shown_size(used)} are in use",
+            hint="delete files first: those of the rw layer count"
+            + (", and so do processes" if key == "memory" else ""),
+        )
 
     def _open_upper(self, container: Container) -> int:
         _, fds = self._ask(container, "upper")

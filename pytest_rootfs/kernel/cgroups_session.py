@@ -77,7 +77,7 @@ class Group:
     def limit(self, key: str, value: LimitValue) -> None:
         """Change the limit `memory` (bytes), `pids` or `cpus` of a living group; None lifts it.
 
-        Raises EBUSY for less memory than is in use and cannot be freed (v1; v2 kills instead).
+        Raises EBUSY for less memory than is in use and cannot be freed.
         """
         controller = _CONTROLLER_OF[key]
         for hierarchy in self.parent.hierarchies:

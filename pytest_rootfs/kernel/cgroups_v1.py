@@ -103,13 +103,15 @@ class V1Hierarchy(Hierarchy):
     def _set_quota(self, name: str, quota: str) -> None:
         """Set the quota; one that is above an ancestor's is not needed.
 
-        v1 refuses it with EINVAL (v2 takes it); the ancestor's, which is tighter, holds anyway.
+        v1 refuses it with EINVAL (v2 takes it); the ancestor's, which is tighter, holds anyway,
+        once the group has none of its own.
         """
         try:
             self.folder.write(f"{name}/{_QUOTA}", quota)
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno != errno.EINVAL or quota == "-1":
                 raise
+            self.folder.write(f"{name}/{_QUOTA}", "-1")
 
     def _read_memory(self, name: str, figures: Figures) -> None:
         read = self.folder.read

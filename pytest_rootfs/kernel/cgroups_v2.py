@@ -57,12 +57,21 @@ class V2Hierarchy(Hierarchy):
     def limit(self, name: str, controller: str, value: LimitValue) -> None:
         """Change a limit of a group, in use or not; None takes it away."""
         if controller == "memory":
+            if value is not None:
+                self._free_memory(name, int(value))
             self._limit_memory(name, "max" if value is None else str(int(value)))
         elif controller == "pids":
             self.folder.write(f"{name}/pids.max", "max" if value is None else str(int(value)))
         else:
             quota = "max" if value is None else str(files.cpu_quota_us(value))
             self.folder.write(f"{name}/cpu.max", f"{quota} {files.CPU_PERIOD_US}")
+
+    def limit_new(self, name: str, controller: str, value: LimitValue) -> None:
+        """Set a limit of a group that has none yet: for memory, without looking at what is used."""
+        if controller == "memory" and value is not None:
+            self._limit_memory(name, str(int(value)))
+        else:
+            self.limit(name, controller, value)
 
     def freeze(self, name: str, *, frozen: bool) -> None:
         """Let a group stand still, or go on; cgroup-v2.rst, "cgroup.freeze", since Linux 5.2.
@@ -116,6 +125,19 @@ class V2Hierarchy(Hierarchy):
     def is_populated(self, name: str) -> bool:
         """Tell whether a process is in this folder beside ours, or in a group below it."""
         return files.keyed_in(self.base.read(f"{name}/cgroup.events")).get("populated") == 1
+
+    def _free_memory(self, name: str, most: int) -> None:
+        """Have the kernel free what it can; raises EBUSY when more than `most` is still in use.
+
+        `memory.max` would kill then, where v1 refuses. `memory.high` frees and kills nothing.
+        """
+        self.folder.write(f"{name}/memory.high", str(most))
+        try:
+            used = files.number_in(self.folder.read(f"{name}/memory.current")) or 0
+            if used > most:
+                raise OSError(errno.EBUSY, f"{used} bytes are in use", self.folder.at(name))
+        finally:
+            self.folder.write(f"{name}/memory.high", "max")
 
     def _limit_memory(self, name: str, value: str) -> None:
         """Memory and swap together are limited, as by v1's memsw; going over kills the group."""

@@ -46,6 +46,19 @@ def filesystem(kind: str, options: Mapping[str, str | None], *, attributes: int 
         os.close(fs_fd)
 
 
+def reconfigure(mount_fd: int, options: Mapping[str, str]) -> None:
+    """Change options of the file system that a descriptor is the root of; fspick(2), Linux 5.2."""
+    fs_fd = syscalls.fspick(mount_fd)
+    try:
+        for key, value in options.items():
+            syscalls.fsconfig_string(fs_fd, key, value)
+        syscalls.fsconfig_reconfigure(fs_fd)
+    except OSError as error:
+        raise _explained(error, fs_fd, ", ".join(map("=".join, options.items()))) from None
+    finally:
+        os.close(fs_fd)
+
+
 def overlay(lower_fds: Sequence[int], *, upper_fd: int = -1, work_fd: int = -1) -> int:
     """Return a detached overlay; lower dirs topmost first; without an upper dir it is read-only.
 

@@ -48,6 +48,9 @@ FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+FSPICK_CLOEXEC = 1
+FSPICK_EMPTY_PATH = 8
 
 # linux/fcntl.h, linux/openat2.h
 AT_FDCWD = -100
@@ -142,6 +145,7 @@ _move_mount = _syscall(429, _int, _str, _int, _str, _uint)
 _fsopen = _syscall(430, _str, _uint)
 _fsconfig = _syscall(431, _int, _uint, _str, _str, _int)
 _fsmount = _syscall(432, _int, _uint, _uint)
+_fspick = _syscall(433, _int, _str, _uint)
 _clone3 = _syscall(435, _pointer, _size)
 _openat2 = _syscall(437, _int, _str, _pointer, _size)
 _mount_setattr = _syscall(442, _int, _str, _uint, _pointer, _size)
@@ -244,6 +248,17 @@ def fsconfig_fd(fs_fd: int, key: str, value_fd: int) -> None:
 def fsconfig_create(fs_fd: int) -> None:
     """Make the file system that the context describes; fsconfig(2)."""
     _checked(_fsconfig(fs_fd, FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig", "create")
+
+
+def fsconfig_reconfigure(fs_fd: int) -> None:
+    """Apply the context's options to its file system; fsconfig(2)."""
+    _checked(_fsconfig(fs_fd, FSCONFIG_CMD_RECONFIGURE, None, None, 0), "fsconfig", "reconfigure")
+
+
+def fspick(mount_fd: int) -> int:
+    """Open a context to reconfigure the file system of a mount; fspick(2), Linux 5.2."""
+    flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH
+    return _checked(_fspick(mount_fd, b"", flags), "fspick", mount_fd)
 
 
 def fsmount(fs_fd: int, attributes: int) -> int:

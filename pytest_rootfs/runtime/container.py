@@ -14,7 +14,7 @@ from subprocess import PIPE
 from typing import Any
 
 from pytest_rootfs.changeset import Changes
-from pytest_rootfs.errors import ContainerDied, ContainerError
+from pytest_rootfs.errors import CommandTimeout, ContainerDied, ContainerError
 from pytest_rootfs.runtime import comparing, copying, launch, runs
 from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.endings import Command, CompletedProcess
@@ -22,10 +22,11 @@ from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call, Stream
 from pytest_rootfs.runtime.life import Life
 from pytest_rootfs.runtime.limit_watch import Hits, LimitWatch, space_note
+from pytest_rootfs.runtime.live_limits import LiveLimits
 from pytest_rootfs.runtime.path import AnyPath, ContainerPath, absolute, text_of
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.records import CommandRecord
-from pytest_rootfs.runtime.spec import ContainerOptions, Limits
+from pytest_rootfs.runtime.spec import ContainerOptions
 from pytest_rootfs.runtime.stats import Stats
 from pytest_rootfs.runtime.terms import Terms, encoded, parse_timeout
 
@@ -64,7 +65,8 @@ class Container:
         """Processes that the test may still look at."""
         self._defaults = defaults
         self._home = home
-        self._watch = LimitWatch(options.limits)
+        self._limits = LiveLimits(options.limits, self._change_limit)
+        self._watch = LimitWatch(self._limits)
         self._life = Life(
             self,
             peer,
@@ -72,13 +74,13 @@ class Container:
             watch=self._watch,
             commands=self._commands,
             why_failed=self._why_failed,
-            space_note=partial(space_note, options),
+            space_note=partial(space_note, self._limits, options),
         )
 
     @property
-    def limits(self) -> Limits:
-        """What the container may use."""
-        return self.options.limits
+    def limits(self) -> LiveLimits:
+        """What the container may use; assign to change it: `container.limits.memory = "8M"`."""
+        return self._limits
 
     @property
     def defaults(self) -> Mapping[str, Any]:  # Any: `env` is a mapping, `cwd` and `user` are texts
@@ -141,7 +143,11 @@ class Container:
         )
         process = self._start(call, Terms(text=text))
         with contextlib.closing(process):
-            outcome = runs.finish(process, data, limit_s)
+            try:
+                outcome = runs.finish(process, data, limit_s)
+            except CommandTimeout as late:
+                late.detail = "\n".join(filter(None, (self._why_late(), late.detail)))
+                raise
         hits = self._look_at_limits(outcome.ending.returncode, is_error=check)
         if check and outcome.ending.returncode:
             raise outcome.failed(hits.reason)
@@ -311,6 +317,12 @@ class Container:
             record.returncode = getattr(error, "returncode", None)
             raise
 
+    def _change_limit(self, key: str, value: Any) -> None:  # Any: a number or None
+        __tracebackhide__ = True
+        self._life.require_rw_layer()
+        self._home.touch(self)
+        self._home.limit(self, key, value)
+
     def _look_at_limits(self, returncode: int, *, is_error: bool) -> Hits:
         """Find out what was hit since the last look; looks only where something may have been."""
         may_be_oom = self.limits.memory is not None or returncode in (-signal.SIGKILL, 137)
@@ -318,6 +330,13 @@ class Container:
             return Hits()
         self._life.require_rw_layer()
         return self._watch.look(self._home.status(self))
+
+    def _why_late(self) -> str:
+        try:
+            hits = self._watch.look(self._home.status(self))
+        except ContainerDied:
+            return ""  # of the command's time-out, its output is what there is to tell
+        return "; ".join(filter(None, (hits.reason, hits.held_back)))
 
     def _why_failed(self, returncode: int) -> str:
         try:

@@ -25,6 +25,9 @@ class Home(Protocol):
         Waits up to `wait_s` seconds for the end of one that is dying.
         """
 
+    def limit(self, container: Container, key: str, value: float | None) -> None:
+        """Change a limit, None lifts it; raises LimitUnavailable, ContainerError."""
+
     def freeze(self, container: Container, *, frozen: bool) -> None:
         """Let the cgroup of the commands stand still, or go on, where it is of version 2."""
 

@@ -12,15 +12,21 @@ from pytest_rootfs.runtime.records import CommandRecord
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 from pytest_rootfs.runtime.stats import Stats
 
+NOTED_THROTTLING_S = 0.1
+
 Status = dict[str, Any]  # Any: JSON, as the spawner answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hits:
-    """What was hit since the last look; `reason` is for the error of a command, "" for nothing."""
+    """What was hit since the last look: texts for errors, "" for nothing.
+
+    `reason` is why a command may have failed, `held_back` why it may have taken too long.
+    """
 
     oom_killed: bool = False
     reason: str = ""
+    held_back: str = ""
 
 
 class LimitWatch:
@@ -30,6 +36,7 @@ class LimitWatch:
         self._limits = limits
         self._oom_kills = 0
         self._pids_max_hits = 0
+        self._throttled_s = 0.0
 
     def look(self, status: Status) -> Hits:
         """Return what was hit since the last look."""
@@ -41,8 +48,11 @@ class LimitWatch:
             reasons.append(f"out of processes: over its limit of {self._limits.pids} (pids=…)")
         if self._is_full(status):
             reasons.append(f"out of disk space: over its limit of {self.disk_shown} (disk=…)")
+        throttled_s = stats.throttled_s or 0.0
+        held_back = self._held_back(throttled_s - self._throttled_s)
         self._oom_kills, self._pids_max_hits = oom_kills, pids_max_hits
-        return Hits(oom_killed=oom_killed, reason="; ".join(reasons))
+        self._throttled_s = throttled_s
+        return Hits(oom_killed=oom_killed, reason="; ".join(reasons), held_back=held_back)
 
     def describe(self, status: Status, records: Iterable[CommandRecord]) -> list[str]:
         """Say what was hit in all, a sentence each."""
@@ -53,6 +63,8 @@ class LimitWatch:
             hit.append(f"memory: the kernel killed {stats.oom_kills} process(es){size}")
         if stats.pids_max_hits:
             hit.append(f"pids: refused {stats.pids_max_hits} time(s) to go over {limits.pids}")
+        if held_back := self._held_back(stats.throttled_s or 0.0):
+            hit.append(f"cpus: {held_back}")
         if self._is_full(status):
             hit.append(f"disk: the rw layer is full at {self.disk_shown}")
         hit.extend(
@@ -67,6 +79,12 @@ class LimitWatch:
         """The size of the rw layer."""
         return "none" if self._limits.disk is None else settings.shown_size(self._limits.disk)
 
+    def _held_back(self, throttled_s: float) -> str:
+        if throttled_s < NOTED_THROTTLING_S:
+            return ""
+        cores = "" if self._limits.cpus is None else f" of {self._limits.cpus:g} core(s) (cpus=…)"
+        return f"the processor limit{cores} held the processes back for {throttled_s:.1f} s"
+
     def _is_full(self, status: Status) -> bool:
         return self._limits.disk is not None and status["disk_free_bytes"] == 0
 
@@ -77,12 +95,13 @@ class LimitWatch:
         return f"out of memory: over its limit of {size} (memory=…), the kernel killed a process"
 
 
-def space_note(options: ContainerOptions, path: str) -> str:
+def space_note(limits: Limits, options: ContainerOptions, path: str) -> str:
     """Say which limit a path is under whose file system is full."""
     for tmpfs in options.tmpfs or ():
         if f"{path}/".startswith(f"{tmpfs.target.rstrip('/')}/"):
             return f"limit {settings.shown_size(tmpfs.size_bytes)} of tmpfs {tmpfs.target}"
     if any(f"{path}/".startswith(f"{mount.target.rstrip('/')}/") for mount in options.mounts or ()):
         return "of the host"
-    disk = options.limits.disk
-    return "of the host" if disk is None else f"limit disk={settings.shown_size(disk)}"
+    if limits.disk is None:
+        return "of the host"
+    return f"limit disk={settings.shown_size(limits.disk)}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
 PREFIX = ".rw-"
+BOUNDLESS_BYTES = 1 << 60
 
 
 class RwLayer:
@@ -50,6 +51,20 @@ class RwLayer:
             except OSError:
                 pass  # the first error is the one to report
             raise
+
+    def resize(self, size_bytes: int | None) -> None:
+        """Change the size of the file system; None makes it larger than any machine's memory.
+
+        Raises EBUSY for less than is in use. Taking the limit away instead ("size=0") would be for
+        good: what is used is not counted then (shmem_reconfigure in mm/shmem.c).
+        """
+        size = str(BOUNDLESS_BYTES if size_bytes is None else size_bytes)
+        try:
+            mounts.reconfigure(self.folder_fd, {"size": size})
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise OSError(errno.EBUSY, error.strerror, error.filename) from None
 
     def attach(self, place: str) -> None:
         """Give the file system a place, for kernels whose overlays take no detached one."""

@@ -200,6 +200,7 @@ class Spawner:
                 "status": container.status,
                 "stats": container.group.read(),
                 "disk_free_bytes": free.f_bavail * free.f_frsize,
+                "disk_used_bytes": (free.f_blocks - free.f_bfree) * free.f_frsize,
             },
         )
 
@@ -207,7 +208,11 @@ class Spawner:
         protocol.send(reply, {}, [self._find(message).rw_layer.upper_fd])
 
     def _limit(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
-        self._find(message).group.limit(message["key"], message["value"])
+        container = self._find(message)
+        if message["key"] == "disk":
+            container.rw_layer.resize(message["value"])
+        else:
+            container.group.limit(message["key"], message["value"])
         protocol.send(reply, {})
 
     def _freeze(self, message: Message, _fds: list[int], reply: socket.socket) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pytest_rootfs import settings
 from pytest_rootfs.kernel import capabilities
@@ -99,6 +99,11 @@ class ContainerOptions:
     def timeout_s(self) -> float:
         """The time that a command may take unless its call says otherwise."""
         return settings.DEFAULT_TIMEOUT_S if self.timeout is None else self.timeout
+
+
+def check_limit(key: str, value: object) -> Any:  # Any: a number, int for all keys but cpus
+    """Return a limit as the mark's keyword takes it; raises ValueError naming the key."""
+    return _CHECKS[key](key, value)
 
 
 def _text(key: str, value: object) -> str:
