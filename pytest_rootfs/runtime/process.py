@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import IO
 
 from pytest_rootfs.errors import CommandFailed, ContainerDied, shown
-from pytest_rootfs.runtime import protocol, streams
+from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.client import Conversation, PeerGone
 from pytest_rootfs.runtime.endings import Command, Ending
+from pytest_rootfs.runtime.pipes import Pipes
 from pytest_rootfs.runtime.protocol import Message
-from pytest_rootfs.runtime.pumps import Collected, Pump
+from pytest_rootfs.runtime.pumps import Pump
 from pytest_rootfs.runtime.records import TAIL_BYTES, CommandRecord
 from pytest_rootfs.runtime.terms import Agent, Terms, encoded
 
@@ -67,33 +68,35 @@ class Process:
         self.marker = int(started["marker"])
         self.returncode: int | None = None
         self.ending: Ending | None = None
-        self.tty_fd: int | None = fds[0] if is_tty else None
-        """The terminal's master side with `tty=True`; a descriptor that the process owns."""
         self.record = record
         self._terms = terms
         self._conversation = conversation
         self._agent = agent
         self._began = time.monotonic()
         self._ending_lock = threading.Lock()
-        self._fds = {} if is_tty else dict(zip(piped, fds, strict=True))
-        self._streams: dict[int, IO[str] | IO[bytes]] = {}
         self._unsent = terms.input
-        self._heard = {number: Collected() for number in ([1] if is_tty else piped) if number}
+        pipes = {} if is_tty else dict(zip(piped, fds, strict=True))
+        self._pipes = Pipes(pipes, fds[0] if is_tty else None, text=terms.text)
 
     @property
     def stdin(self) -> IO[str] | IO[bytes] | None:
         """The stream that the command reads, if it is piped."""
-        return self._stream(0, "w")
+        return self._pipes.stream(0)
 
     @property
     def stdout(self) -> IO[str] | IO[bytes] | None:
         """The stream that the command writes, if it is piped."""
-        return self._stream(1, "r")
+        return self._pipes.stream(1)
 
     @property
     def stderr(self) -> IO[str] | IO[bytes] | None:
         """The stream of its complaints, if it is piped."""
-        return self._stream(2, "r")
+        return self._pipes.stream(2)
+
+    @property
+    def tty_fd(self) -> int | None:
+        """The terminal's master side with `tty=True`; a descriptor that the process owns."""
+        return self._pipes.tty_fd
 
     def poll(self) -> int | None:
         """Return the exit status, or None while the command runs; negative for a signal."""
@@ -130,7 +133,7 @@ class Process:
         deadline = None if limit_s is None else time.monotonic() + limit_s
         is_late = self._pump(self._unsent if input is None else encoded(input), deadline)
         if is_late:
-            so_far = [self._heard_so_far(number) for number in (1, 2)]
+            so_far = [self._pipes.so_far(number) for number in (1, 2)]
             raise subprocess.TimeoutExpired(self.args, limit_s or 0.0, *so_far)
         out, err = self.take_output()
         assert self.returncode is not None  # as it is not late
@@ -171,10 +174,7 @@ class Process:
     def close(self) -> None:
         """Close the streams and the terminal; the command goes on. Idempotent."""
         self.note_end()
-        self._close_streams()
-        if self.tty_fd is not None:
-            os.close(self.tty_fd)
-            self.tty_fd = None
+        self._pipes.close()
         self._conversation.close()
 
     def finish(self, data: bytes | None, deadline: float | None) -> bool:
@@ -191,19 +191,15 @@ class Process:
         """Wait for the end of a command that was killed, and read what its pipes still hold."""
         with contextlib.suppress(TimeoutError):
             self._take_ending(timeout_s)
-        pump = Pump(self._take_pipes(), None, self._heard)
+        pump = Pump(self._pipes.take(), None, self._pipes.heard)
         pump.drain(REST_BYTES)
-        self._fds.update(pump.open_fds())
+        self._pipes.give_back(pump.open_fds())
         self._note_output()
         self._hand_over_held_pipes()
 
     def take_output(self) -> tuple[str | bytes | None, str | bytes | None]:
         """Return what was read of both streams, and forget it; None for one that is not piped."""
-        out, err = (self._heard.get(number) for number in (1, 2))
-        return (
-            None if out is None else self._decoded(out.take()),
-            None if err is None else self._decoded(err.take()),
-        )
+        return self._pipes.take_output()
 
     def note_end(self) -> None:
         """Complete the record if the command has ended; asks nobody and never waits."""
@@ -227,7 +223,7 @@ class Process:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close the streams and wait; kill instead if the block has failed: that must be seen."""
         __tracebackhide__ = True
-        self._close_streams()
+        self._pipes.close_streams()
         try:
             if kind is None:
                 self.wait()
@@ -249,34 +245,6 @@ class Process:
         """Show command, pid and state."""
         state = "running" if self.returncode is None else f"returncode {self.returncode}"
         return f"<Process {self.pid} {shown(self.args)} {state}>"
-
-    def _decoded(self, data: bytearray) -> str | bytes:
-        """Return output as the caller wants it: text with universal newlines, or bytes."""
-        if not self._terms.text:
-            return bytes(data)
-        return data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-
-    def _stream(self, number: int, mode: str) -> IO[str] | IO[bytes] | None:
-        if number not in self._streams:
-            is_terminal = self.tty_fd is not None and number != 2
-            if number in self._fds:
-                fd = self._fds.pop(number)
-            elif self.tty_fd is not None and is_terminal:
-                fd = os.dup(self.tty_fd)
-            else:
-                return None
-            self._streams[number] = streams.open_pipe(
-                fd, mode, text=self._terms.text, is_terminal=is_terminal
-            )
-        return self._streams[number]
-
-    def _close_streams(self) -> None:
-        for stream in self._streams.values():
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-        self._streams.clear()
-        protocol.close_all(list(self._fds.values()))
-        self._fds.clear()
 
     def _take_ending(self, timeout_s: float | None, pump: Pump | None = None) -> None:
         """Receive how the command ended, unless another thread has; raises TimeoutError.
@@ -315,8 +283,8 @@ class Process:
 
         Returns whether it has passed.
         """
-        is_begun = 0 in self._fds and self.tty_fd is not None
-        fds = self._take_pipes()
+        is_begun = self._pipes.has_unopened_input
+        fds = self._pipes.take()
         if self.tty_fd is not None:
             if 1 not in fds:
                 fds[1] = os.dup(self.tty_fd)
@@ -324,13 +292,13 @@ class Process:
                 fds[0] = fds[0] if 0 in fds else os.dup(self.tty_fd)
                 # the first one ends an unfinished line, and only then one ends the input
                 data += END_OF_TRANSMISSION * (1 if not data or data.endswith(b"\n") else 2)
-        pump = Pump(fds, data, self._heard)
+        pump = Pump(fds, data, self._pipes.heard)
         if self.returncode is None:
             pump.watch(self._conversation.socket)
         try:
             self._turn(pump, deadline)
         finally:
-            self._fds.update(pump.open_fds())
+            self._pipes.give_back(pump.open_fds())
             self._unsent = pump.unsent or None
             self._note_output()
         return self.returncode is None
@@ -355,12 +323,7 @@ class Process:
 
     def _note_output(self) -> None:
         """Keep the end of what was read for the report."""
-        ends = [heard.last(TAIL_BYTES) for _, heard in sorted(self._heard.items())]
-        self.record.output_tail = b"".join(ends)[-TAIL_BYTES:].decode("utf-8", "replace")
-
-    def _heard_so_far(self, number: int) -> bytes | None:
-        heard = self._heard.get(number)
-        return None if heard is None else heard.copy()
+        self.record.output_tail = self._pipes.last(TAIL_BYTES).decode("utf-8", "replace")
 
     def _check(
         self, returncode: int, stdout: str | bytes | None, stderr: str | bytes | None
@@ -374,20 +337,8 @@ class Process:
         with contextlib.suppress(ContainerDied):
             self.kill()
 
-    def _take_pipes(self) -> dict[int, int]:
-        """Return the descriptors of the streams, whose buffers are given up."""
-        for number, stream in list(self._streams.items()):
-            with contextlib.suppress(ValueError, BrokenPipeError):
-                stream.flush()
-                self._fds[number] = os.dup(stream.fileno())
-                stream.close()
-        self._streams.clear()
-        taken, self._fds = self._fds, {}
-        return taken
-
     def _hand_over_held_pipes(self) -> None:
-        held = list(self._fds.values())
-        self._fds.clear()
+        held = list(self._pipes.take().values())
         if held:
             with contextlib.suppress(ContainerDied):
                 self._agent.ask({"op": "adopt"}, held)

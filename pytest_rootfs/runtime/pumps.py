@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import sys
+import threading
 from collections import deque
 from collections.abc import Mapping
 
@@ -16,11 +17,17 @@ MAX_WAIT_MS = (1 << 31) - 1
 OUTPUT_BYTES = 64 << 20
 """How much of a stream is kept: from more, the first and the last half."""
 
+SAID_BYTES = 1 << 20
+"""How much of what was said is remembered, though somebody has taken it."""
+
 
 class Collected:
-    """What a command has said on one stream, or the beginning and the end of it."""
+    """What a command has said on one stream and nobody has taken, or the two ends of it."""
 
     def __init__(self) -> None:
+        self.reading = threading.Lock()
+        """Held by who reads from the stream bit by bit, until it is added here or passed on."""
+        self._taken = bytearray()
         self._forget()
 
     def add(self, chunk: bytes) -> None:
@@ -46,7 +53,29 @@ class Collected:
         while tail:
             taken += tail.popleft()  # one by one: memory never holds the half twice
         self._forget()
+        self.pass_on(taken[-SAID_BYTES:])
         return taken
+
+    def take_first(self, count: int) -> bytes:
+        """Return at most so many of the first bytes that were kept, and forget them."""
+        if self._tail:
+            tail, self._taken = self._taken, bytearray()
+            whole = self.take()
+            self._head, self._taken = whole, tail
+        first = bytes(self._head[:count])
+        del self._head[:count]
+        self.pass_on(first)
+        return first
+
+    def pass_on(self, chunk: bytes | bytearray) -> None:
+        """Remember, for `said`, what a reader gets."""
+        self._taken += chunk
+        if len(self._taken) > 2 * SAID_BYTES:
+            del self._taken[:-SAID_BYTES]
+
+    def said(self) -> bytes:
+        """Return the end of all that was said, taken or not."""
+        return b"".join((self._taken, self.last(SAID_BYTES)))[-SAID_BYTES:]
 
     def copy(self) -> bytes:
         """Return what was kept so far, without the line about what is missing."""

@@ -4,56 +4,94 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import select
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, cast
+
+from pytest_rootfs.runtime.pumps import Collected
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 
-def open_pipe(fd: int, mode: str, *, text: bool, is_terminal: bool) -> IO[str] | IO[bytes]:
-    """Return the stream of a pipe, or of one direction of a terminal; it owns the descriptor."""
-    if mode == "w":
-        # both have the methods of IO[bytes], which typeshed does not say
-        binary = cast("IO[bytes]", io.BufferedWriter(io.FileIO(fd, "w")))
-    else:
-        raw = TerminalReader(fd) if is_terminal else io.FileIO(fd, "r")
-        binary = cast("IO[bytes]", io.BufferedReader(raw))  # as above
-    if not text:
-        return binary
-    return io.TextIOWrapper(binary, "utf-8", "replace", write_through=mode == "w")
+def open_input(fd: int, *, text: bool) -> IO[str] | IO[bytes]:
+    """Return the stream that a command reads; it owns the descriptor."""
+    # it has the methods of IO[bytes], which typeshed does not say
+    binary = cast("IO[bytes]", io.BufferedWriter(io.FileIO(fd, "w")))
+    return io.TextIOWrapper(binary, "utf-8", "replace", write_through=True) if text else binary
 
 
-class TerminalReader(io.RawIOBase):
-    """The master side of a terminal, which ends where a pipe would.
+def open_output(fd: int, heard: Collected, *, text: bool) -> IO[str] | IO[bytes]:
+    """Return the stream that a command writes, of a pipe or a terminal; it owns the descriptor."""
+    binary = cast("IO[bytes]", io.BufferedReader(OutputReader(fd, heard)))  # as above
+    return io.TextIOWrapper(binary, "utf-8", "replace") if text else binary
 
-    Once nobody has the other side open, reading fails with EIO (tty(4)).
+
+def read_ready(fd: int, count: int) -> bytes | None:
+    """Read at most so many bytes without waiting; None when there are none yet, b"" at the end.
+
+    A terminal that nobody has open any more fails with EIO (tty(4)), where a pipe would end.
     """
+    ready = select.poll()
+    ready.register(fd, select.POLLIN)
+    if not ready.poll(0):
+        return None
+    try:
+        return os.read(fd, count)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
 
-    def __init__(self, fd: int) -> None:
-        self._file = io.FileIO(fd, "r")
+
+class OutputReader(io.RawIOBase):
+    """What a command says on one stream: first what was heard before, then what comes."""
+
+    def __init__(self, fd: int, heard: Collected) -> None:
+        self._fd = fd
+        self._heard = heard
 
     def fileno(self) -> int:
         """Return the descriptor."""
-        return self._file.fileno()
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        return self._fd
 
     def readable(self) -> bool:
         """Tell that it can be read."""
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int | None:
-        """Read once; 0 at the end."""
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read once; 0 at the end. The lock tells others that what comes will be passed on."""
+        view = memoryview(buffer).cast("B")
+        with self._heard.reading:
+            chunk = self._heard.take_first(len(view))
+            if not chunk:
+                chunk = self._wait_and_read(len(view))
+                self._heard.pass_on(chunk)
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+    def _wait_and_read(self, count: int) -> bytes:
         try:
-            return self._file.readinto(buffer)
+            return os.read(self._fd, count)  # waits, unless `communicate` has been at the pipe
+        except BlockingIOError:
+            pass
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            return 0
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        self._file.close()
-        super().close()
+            return b""
+        ready = select.poll()
+        ready.register(self._fd, select.POLLIN)
+        ready.poll()
+        return read_ready(self._fd, count) or b""
 
 
 def open_writable(
