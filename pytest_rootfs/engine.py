@@ -267,7 +267,9 @@ class Engine:
         hostname = _hostname(name, options)
         kinds = tuple(_kind_of(mount.source) for mount in options.mounts or ())
         relevant = replace(options, env=None, user=None, timeout=None)
-        key = (built.digest, built.layers, tuple(extra_layers), relevant, hostname, kinds)
+        # `host` has no layer of its own, and so the digest of `scratch`
+        image = built.digest, built.layers, built.is_host
+        key = (*image, tuple(extra_layers), relevant, hostname, kinds)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= KEPT_PLANS:

@@ -368,6 +368,12 @@ def test_scratch_runs_nothing_but_lives(empty: Container) -> None:
     assert empty.processes() == []
 
 
+def test_scratch_is_not_the_host(start: Start) -> None:
+    empty, host = start("scratch"), start("host")
+
+    assert (empty.path("/usr").exists(), host.path("/usr").exists()) == (False, True)
+
+
 @pytest.fixture
 def layers_fd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Give the folder of layers on a kernel that wants rw layers on disk."""
