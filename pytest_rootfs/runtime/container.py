@@ -13,9 +13,10 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+from pytest_rootfs import settings
 from pytest_rootfs.changeset import Changes
 from pytest_rootfs.errors import CommandTimeout, ContainerDied, ContainerError
-from pytest_rootfs.runtime import comparing, copying, launch, runs
+from pytest_rootfs.runtime import comparing, copying, launch, readiness, runs, waits
 from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.endings import Command, CompletedProcess
 from pytest_rootfs.runtime.home import Home
@@ -29,6 +30,7 @@ from pytest_rootfs.runtime.records import CommandRecord
 from pytest_rootfs.runtime.spec import ContainerOptions
 from pytest_rootfs.runtime.stats import Stats
 from pytest_rootfs.runtime.terms import Terms, encoded, parse_timeout
+from pytest_rootfs.runtime.waits import Pattern
 
 KEPT_COMMANDS = 50
 
@@ -63,6 +65,8 @@ class Container:
         self._commands: deque[CommandRecord] = deque(maxlen=KEPT_COMMANDS)
         self._started: weakref.WeakSet[Process] = weakref.WeakSet()
         """Processes that the test may still look at."""
+        self._newest: Process | None = None
+        """The last one of them; kept, as `wait_for` may listen to it though nobody else does."""
         self._defaults = defaults
         self._home = home
         self._limits = LiveLimits(options.limits, self._change_limit)
@@ -75,6 +79,7 @@ class Container:
             commands=self._commands,
             why_failed=self._why_failed,
             space_note=partial(space_note, self._limits, options),
+            overhear=self._overhear,
         )
 
     @property
@@ -191,6 +196,7 @@ class Container:
         terms = Terms(text=text, input=data, timeout_s=parse_timeout(timeout), check=check)
         process = self._start(call, terms)
         self._started.add(process)
+        self._newest = process
         return process
 
     def path(self, path: AnyPath) -> ContainerPath:
@@ -228,6 +234,47 @@ class Container:
         self._life.require_rw_layer()
         return Stats(**self._home.status(self)["stats"])
 
+    def wait_for(
+        self,
+        *,
+        port: int | str | None = None,
+        path: AnyPath | None = None,
+        command: Command | None = None,
+        output: Pattern | None = None,
+        timeout: float = 30,
+    ) -> None:
+        """Wait until all that is named holds, in one look; the first look is at once.
+
+        `port` (8080, "53/udp"): something listens on it inside. `path`: it exists. `command`: it
+        ends with status 0. `output`: the newest process of `popen` has said the text, or a match of
+        the compiled expression (see `Process.wait_for_output`). Raises ContainerError at once when
+        it can no longer hold, because the process has ended, CommandNotFound, ContainerDied; and
+        after `timeout` seconds a ContainerError that is a TimeoutError and says what was seen last.
+        """
+        __tracebackhide__ = True
+        limit_s = settings.parse_positive("timeout", timeout, unit="seconds")
+        conditions: list[waits.Condition] = []
+        if port is not None:
+            conditions.append(readiness.ListeningPort(port, self.path("/proc/1/net")))
+        if path is not None:
+            conditions.append(readiness.ExistingPath(self.path(path)))
+        if output is not None:
+            if self._newest is None:
+                raise ValueError(f"output={output!r}: no process was started by popen")
+            conditions.append(waits.SaidText(self._newest, output))
+        if command is not None:
+            conditions.append(readiness.SucceedingCommand(command, self._defaults, self._start))
+        if not conditions:
+            raise TypeError("nothing to wait for: give port=, path=, command= or output=")
+        self._life.require_alive()
+        waits.until(
+            conditions,
+            limit_s,
+            subject=f"container {self.name}",
+            is_hopeless=partial(readiness.why_nothing_will_come, self, self._newest),
+            context=partial(waits.last_output, self._newest),
+        )
+
     def kill(self) -> None:
         """Kill every process of the container; its files can still be compared. Idempotent."""
         self._life.kill()
@@ -258,6 +305,7 @@ class Container:
 
     def close(self) -> None:
         """End the container; returns when nothing of it is left. Idempotent."""
+        self._newest = None
         self._life.close(retain=self.retain)
 
     def release(self) -> None:
@@ -304,18 +352,23 @@ class Container:
         state = "frozen" if self._life.is_frozen else self._life.state
         return f"<Container {self.id} {self.name!r} {state}>"
 
-    def _start(self, call: Call, terms: Terms) -> Process:
+    def _start(self, call: Call, terms: Terms, record: CommandRecord | None = None) -> Process:
         __tracebackhide__ = True
         self._life.require_alive()
         self._home.touch(self)
-        record = CommandRecord(argv=call.argv)
-        self._commands.append(record)
+        if record is None:
+            record = CommandRecord(argv=call.argv)
+            self._commands.append(record)
         try:
             return self._life.start(call, terms, record)
         except ContainerError as error:
             record.output_tail = error.what
             record.returncode = getattr(error, "returncode", None)
             raise
+
+    def _overhear(self) -> None:
+        for process in list(self._started):
+            process.overhear()
 
     def _change_limit(self, key: str, value: Any) -> None:  # Any: a number or None
         __tracebackhide__ = True

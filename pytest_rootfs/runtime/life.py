@@ -30,7 +30,7 @@ class Life:
     """What a container's processes go through; a path reaches the container's init by it.
 
     `why_failed` says which limit a failed command has hit, `space_note` which limit a path is under
-    that has no room left.
+    that has no room left; `overhear` notes the last words of processes that somebody has started.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Life:
         commands: Sequence[CommandRecord],
         why_failed: Callable[[int], str],
         space_note: Callable[[str], str],
+        overhear: Callable[[], None],
     ) -> None:
         self.container = container
         self.home = home
@@ -52,6 +53,7 @@ class Life:
         self._by_group = False
         self.agent = Agent(peer, died=self.died, why_failed=why_failed)
         self._why_failed = why_failed
+        self._overhear = overhear
         self._watch = watch
         self._commands = commands
         self._has_rw_layer = True
@@ -196,6 +198,7 @@ class Life:
         except ContainerDied as error:
             self.state, self._death = "dead", error
             return error
+        self._overhear()
         death = deaths.explain(name, status, self._watch, self._commands)
         if status["status"] is not None:
             self.state, self._death = "dead", death

@@ -78,9 +78,9 @@ class Pipes:
         """Return the end of each output stream, taken by somebody or not."""
         return [heard.said() for _, heard in sorted(self.heard.items())]
 
-    def last(self, count: int) -> bytes:
-        """Return the last bytes of what nobody has taken yet."""
-        ends = [heard.last(count) for _, heard in sorted(self.heard.items())]
+    def tail(self, count: int) -> bytes:
+        """Return the last bytes of all output, taken by somebody or not."""
+        ends = [heard.said(count) for _, heard in sorted(self.heard.items())]
         return b"".join(ends)[-count:]
 
     def so_far(self, number: int) -> bytes | None:
@@ -108,8 +108,9 @@ class Pipes:
         return taken
 
     def give_back(self, fds: dict[int, int]) -> None:
-        """Own descriptors again that were taken."""
+        """Own descriptors again that were taken; the other streams have ended."""
         self._fds.update(fds)
+        self._ended |= self.heard.keys() - fds.keys()
 
     def close_streams(self) -> None:
         """Close all but the terminal."""
@@ -119,6 +120,7 @@ class Pipes:
         self._streams.clear()
         protocol.close_all(list(self._fds.values()))
         self._fds.clear()
+        self._ended |= self.heard.keys()
 
     def close(self) -> None:
         """Close everything. Idempotent."""
@@ -132,11 +134,13 @@ class Pipes:
         found = {}
         for number in self.heard.keys() - self._ended:
             stream = self._streams.get(number)
-            if stream is not None and not stream.closed:
+            if stream is not None and stream.closed:
+                self._ended.add(number)
+            elif stream is not None:
                 found[stream.fileno()] = number
-            elif stream is None and number in self._fds:
+            elif number in self._fds:
                 found[self._fds[number]] = number
-            elif stream is None and self.tty_fd is not None:
+            elif self.tty_fd is not None:
                 found[self.tty_fd] = number
         return found
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
-from pytest_rootfs.errors import CommandFailed, ContainerDied, shown
-from pytest_rootfs.runtime import protocol
+from pytest_rootfs import settings
+from pytest_rootfs.errors import CommandFailed, ContainerDied, shown, signal_name
+from pytest_rootfs.runtime import protocol, waits
 from pytest_rootfs.runtime.client import Conversation, PeerGone
 from pytest_rootfs.runtime.endings import Command, Ending
 from pytest_rootfs.runtime.pipes import Pipes
@@ -20,12 +22,16 @@ from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.pumps import Pump
 from pytest_rootfs.runtime.records import TAIL_BYTES, CommandRecord
 from pytest_rootfs.runtime.terms import Agent, Terms, encoded
+from pytest_rootfs.runtime.waits import Pattern
 
 END_OF_TRANSMISSION = b"\x04"
 """What a terminal takes for the end of input, at the beginning of a line; termios(3), VEOF."""
 
 HELD_PIPE_GRACE_S = 0.05
 """How long a pipe may be silent, after the command has ended, until a daemon must hold it."""
+
+ENDING_S = 0.5
+"""How long a command whose output has ended may take to end itself."""
 
 REST_BYTES = 1 << 20
 """How much is read from the pipes of a command that was killed."""
@@ -139,6 +145,52 @@ class Process:
         assert self.returncode is not None  # as it is not late
         self._check(self.returncode, out, err)
         return out, err
+
+    def wait_for_output(self, pattern: Pattern, timeout: float = 30) -> re.Match[Any]:
+        """Wait until stdout or stderr has a text or a match of a compiled expression; return it.
+
+        What was said before counts, of each stream the last MiB. Nothing is lost by it: `stdout`
+        and `communicate` still give all. Raises ContainerError at once when the output has ended
+        without it, ContainerDied, and after `timeout` seconds a ContainerError that is a
+        TimeoutError.
+        """
+        __tracebackhide__ = True
+        said = waits.SaidText(self, pattern)
+        limit_s = settings.parse_positive("timeout", timeout, unit="seconds")
+        waits.until([said], limit_s, subject=f"process {self.pid}")
+        assert said.match is not None  # as it holds
+        return said.match
+
+    def hear(self, wait_s: float) -> bool:
+        """Keep what the command says, waiting so long for some; tell whether that was all.
+
+        Raises ContainerDied.
+        """
+        if not self._pipes.heard:
+            raise ValueError("there is no output to wait for: stdout and stderr are sent elsewhere")
+        self._pipes.listen(wait_s)
+        self._note_output()
+        if self._pipes.has_ended and self.returncode is None:
+            with contextlib.suppress(TimeoutError, BlockingIOError, ValueError):
+                self._take_ending(ENDING_S)
+        return self._pipes.has_ended
+
+    def overhear(self) -> None:
+        """Keep what the command has said, for the report of a death."""
+        self._pipes.listen(0)
+        self._note_output()
+
+    def said(self) -> list[bytes]:
+        """Return the end of each output stream, read by somebody or not: at most 1 MiB."""
+        return self._pipes.said()
+
+    def ended(self) -> str:
+        """Say how the command has ended."""
+        if self.returncode is None:
+            return f"command {shown(self.args)} has closed its output"
+        if self.returncode < 0:
+            return f"command {shown(self.args)} was killed by {signal_name(-self.returncode)}"
+        return f"command {shown(self.args)} ended with exit status {self.returncode}"
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command, unless it has ended."""
@@ -323,7 +375,7 @@ class Process:
 
     def _note_output(self) -> None:
         """Keep the end of what was read for the report."""
-        self.record.output_tail = self._pipes.last(TAIL_BYTES).decode("utf-8", "replace")
+        self.record.output_tail = self._pipes.tail(TAIL_BYTES).decode("utf-8", "replace")
 
     def _check(
         self, returncode: int, stdout: str | bytes | None, stderr: str | bytes | None

@@ -73,9 +73,9 @@ class Collected:
         if len(self._taken) > 2 * SAID_BYTES:
             del self._taken[:-SAID_BYTES]
 
-    def said(self) -> bytes:
+    def said(self, count: int = SAID_BYTES) -> bytes:
         """Return the end of all that was said, taken or not."""
-        return b"".join((self._taken, self.last(SAID_BYTES)))[-SAID_BYTES:]
+        return b"".join((self._taken[-count:], self.last(count)))[-count:]
 
     def copy(self) -> bytes:
         """Return what was kept so far, without the line about what is missing."""
