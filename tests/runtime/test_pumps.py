@@ -42,3 +42,37 @@ def test_single_bytes_are_counted(collected: Collected) -> None:
         collected.add(bytes([97 + number]))
 
     assert collected.take() == b"abcd\n[... 12 bytes left out ...]\nqrst"
+
+
+def test_first_bytes_are_taken(collected: Collected) -> None:
+    for chunk in (b"ab", b"cd", b"ef"):
+        collected.add(chunk)
+
+    assert [collected.take_first(3), collected.take_first(9), collected.take_first(9)] == [
+        b"abc",
+        b"def",
+        b"",
+    ]
+
+
+def test_first_bytes_of_long_output(collected: Collected) -> None:
+    for number in range(20):
+        collected.add(bytes([97 + number]))
+
+    parts = iter(lambda: collected.take_first(3), b"")
+
+    assert b"".join(parts) == b"abcd\n[... 12 bytes left out ...]\nqrst"
+
+
+def test_end_of_all_that_was_said(collected: Collected, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pumps, "SAID_BYTES", 4)
+    for chunk in (b"ab", b"cd"):
+        collected.add(chunk)
+    collected.take()
+    collected.pass_on(b"ef")
+    collected.add(b"gh")
+
+    assert (collected.said(4), collected.said(3), collected.copy()) == (b"efgh", b"fgh", b"gh")
+    for _ in range(100):
+        collected.pass_on(b"ij")
+    assert len(collected._taken) <= 8
