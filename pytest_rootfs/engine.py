@@ -135,7 +135,7 @@ class Engine:
             mode=self.ids.mode,
             cgroup=kind,
             controllers=controllers,
-            single_id_reason=self.ids.reason,
+            single_id_reason=self.ids.gap.reason,
         )
 
     def resolve(self, reference: str) -> Image:

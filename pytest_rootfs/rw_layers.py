@@ -18,6 +18,7 @@ from pytest_rootfs.runtime.init_layer import OVERFLOW_ID
 from pytest_rootfs.runtime.plan import Plan
 from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Created, Session
+from pytest_rootfs.runtime.subordinate_ids import Gap
 from pytest_rootfs.settings import shown_size
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.media_types import LAYER_TYPE
@@ -45,6 +46,11 @@ class RwLayer:
         self._may_limit = may_limit
         self._forget = forget
         self.touch = touch
+
+    @property
+    def id_gap(self) -> Gap:
+        """Why some ids do not exist in the container; empty when all 65536 do."""
+        return self._session.ids.gap
 
     def status(self, container: Container, *, wait_s: float = 0) -> dict[str, Any]:
         """Return the exit status of init, None while it lives, and the figures."""

@@ -189,9 +189,9 @@ def _ids() -> Check:
     ids = find_ids()
     first, count = ids.uid_map[0][1], sum(line[2] for line in ids.uid_map)
     found = f"{ids.mode}; container root is uid {first} here, {count} ids"
-    if not ids.is_single:
+    if not ids.gap:
         return Check(name="ids", state="ok", found=found)
-    reason, _, repair = ids.reason.partition(": ")
+    reason, repair = ids.gap.reason, ids.gap.repair
     return Check(
         name="ids",
         state="degraded",

@@ -11,6 +11,7 @@ from pytest_rootfs.runtime.launch import Call, refused
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.records import CommandRecord
+from pytest_rootfs.runtime.subordinate_ids import Gap
 from pytest_rootfs.runtime.terms import Terms
 
 
@@ -18,7 +19,7 @@ class Agent:
     """An init: a container has another one after each restart.
 
     `died` says, and asks the spawner, why it is gone; `why_failed` which limit a failed command
-    has hit.
+    has hit; `id_gap` why some users do not exist.
     """
 
     def __init__(
@@ -27,10 +28,12 @@ class Agent:
         *,
         died: Callable[[], ContainerDied],
         why_failed: Callable[[int], str],
+        id_gap: Gap,
     ) -> None:
         self._peer = peer
         self.died = died
         self.why_failed = why_failed
+        self.id_gap = id_gap
         self.was_replaced = False
         """Whether a restart has ended it, and every process with it."""
 
@@ -60,7 +63,7 @@ class Agent:
             started, given = conversation.receive(CALL_TIMEOUT_S)
         except StepFailed as error:
             conversation.close()
-            raise refused(error, call) from None
+            raise refused(error, call, self.id_gap) from None
         except (PeerGone, TimeoutError) as error:
             conversation.close()
             raise self.died() from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_rootfs.changeset import Changes
+from pytest_rootfs.runtime.subordinate_ids import Gap
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.container import Container
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 class Home(Protocol):
     """What a container needs of the engine that started it."""
+
+    @property
+    def id_gap(self) -> Gap:
+        """Why some ids do not exist in the container; empty when all 65536 do."""
 
     def touch(self, container: Container) -> None:
         """Note that the container is being used."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pwd
-import shutil
-import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pytest_rootfs.kernel import namespaces
+from pytest_rootfs.kernel import capabilities, namespaces
+from pytest_rootfs.runtime import subordinate_ids
+from pytest_rootfs.runtime.subordinate_ids import NO_GAP, Gap, Kind, User
 
 ROOT_FALLBACK = (1_879_048_192, 65536)
 """0x70000000: above what distributions give to people, below what systemd-nspawn picks last."""
@@ -37,8 +36,8 @@ class Ids:
     needs_helper: bool = False
     """Whether newuidmap and newgidmap write the maps; else whoever runs this may do it directly."""
 
-    reason: str = ""
-    """Why only one id is mapped, and the way out; empty otherwise."""
+    gap: Gap = NO_GAP
+    """Which of the 65536 ids are missing, why, and the way out."""
 
     @property
     def owner(self) -> tuple[int, int]:
@@ -51,6 +50,11 @@ class Ids:
         return self.mode == "rootless, single id"
 
     @property
+    def count(self) -> int:
+        """How many ids a container has: those from 0 up to this, for users and groups alike."""
+        return min(sum(line[2] for line in lines) for lines in (self.uid_map, self.gid_map))
+
+    @property
     def key(self) -> str:
         """A short name for these maps: layers unpacked under one cannot be used under another."""
         text = repr((self.uid_map, self.gid_map)).encode()
@@ -59,55 +63,78 @@ class Ids:
 
 def find_ids(*, uid: int | None = None, gid: int | None = None, subid_folder: str = "/etc") -> Ids:
     """Choose the maps for a user (default: the one that runs this process)."""
-    if uid is None and (nested := _ids_of_namespace()) is not None:
-        return nested
+    if uid is None and (limited := _ids_of_limited_root()) is not None:
+        return limited
     uid = os.getuid() if uid is None else uid
     gid = os.getgid() if gid is None else gid
-    name = _user_name(uid)
-    uids = namespaces.read_subordinate_ranges(f"{subid_folder}/subuid", name, uid)
-    gids = namespaces.read_subordinate_ranges(f"{subid_folder}/subgid", name, uid)
-    if uid == 0:
-        return Ids(
-            mode="rootful",
-            uid_map=_whole(uids) or ((0, *ROOT_FALLBACK),),
-            gid_map=_whole(gids) or ((0, *ROOT_FALLBACK),),
-        )
-    reason = _why_single(name, uids, gids)
-    if reason:
-        return Ids(
-            mode="rootless, single id",
-            uid_map=((0, uid, 1),),
-            gid_map=((0, gid, 1),),
-            reason=reason,
-        )
+    user = User.find(uid, gid, subid_folder)
+    return _ids_of_root(user) if uid == 0 else _ids_of_ordinary_user(user)
+
+
+def _ids_of_root(user: User) -> Ids:
     return Ids(
-        mode="rootless",
-        uid_map=((0, uid, 1), *namespaces.map_ranges(uids, first_inside=1)),
-        gid_map=((0, gid, 1), *namespaces.map_ranges(gids, first_inside=1)),
-        needs_helper=True,
+        mode="rootful",
+        uid_map=_whole(user, "uid") or ((0, *ROOT_FALLBACK),),
+        gid_map=_whole(user, "gid") or ((0, *ROOT_FALLBACK),),
     )
 
 
-def _ids_of_namespace() -> Ids | None:
-    """Return the maps for root of a user namespace, as in a rootless podman; None elsewhere.
+def _whole(user: User, kind: Kind) -> Map:
+    """Use root's own ranges only when they cover all 65536 ids."""
+    lines = namespaces.map_ranges(subordinate_ids.ranges_of(user, kind)[0], first_inside=0)
+    return tuple(lines) if sum(count for *_, count in lines) == 65536 else ()
 
-    Such a root may hand on the ids that its namespace has, and no others.
+
+def _ids_of_ordinary_user(user: User) -> Ids:
+    uids, uid_gap = subordinate_ids.ranges_of(user, "uid")
+    gids, gid_gap = subordinate_ids.ranges_of(user, "gid")
+    if gap := uid_gap or gid_gap or subordinate_ids.helper_gap(user):
+        return _single(user.uid, user.gid, gap)
+    found = Ids(
+        mode="rootless",
+        uid_map=((0, user.uid, 1), *namespaces.map_ranges(uids, first_inside=1)),
+        gid_map=((0, user.gid, 1), *namespaces.map_ranges(gids, first_inside=1)),
+        needs_helper=True,
+    )
+    return _with_shortage(found, f"user {user.name} has", user.add_ranges)
+
+
+def _single(uid: int, gid: int, gap: Gap) -> Ids:
+    return Ids(mode="rootless, single id", uid_map=((0, uid, 1),), gid_map=((0, gid, 1),), gap=gap)
+
+
+def _with_shortage(found: Ids, who_has: str, repair: str) -> Ids:
+    if found.count == 65536:
+        return found
+    reason = (
+        f"{who_has} {found.count} ids, a container's users above {found.count - 1} do not exist"
+    )
+    return replace(found, gap=Gap(reason=reason, repair=repair))
+
+
+def _ids_of_limited_root() -> Ids | None:
+    """Return the maps for a root that may not mount outside, None for every other user.
+
+    Such a root, as in a rootless podman or a docker with its default capabilities, is like an
+    ordinary user; but it may hand on all ids that its user namespace has.
     """
     uids, gids = _mapped("/proc/self/uid_map"), _mapped("/proc/self/gid_map")
-    if os.getuid() != 0 or uids == WHOLE:
+    own = capabilities.effective()
+    if os.getuid() != 0 or (uids == WHOLE and "SYS_ADMIN" in own):
         return None
     lines = [
         ((0, 0, 1), *namespaces.map_ranges(_without_root(ranges), first_inside=1))
         for ranges in (uids, gids)
     ]
     if any(len(each) == 1 for each in lines):
-        return Ids(
-            mode="rootless, single id",
-            uid_map=lines[0][:1],
-            gid_map=lines[1][:1],
-            reason="this process is root of a user namespace with a single id: run it outside",
-        )
-    return Ids(mode="rootless", uid_map=lines[0], gid_map=lines[1])
+        what = "this process is root of a user namespace with a single id"
+        return _single(0, 0, Gap(reason=what, repair="run pytest outside of it"))
+    if lacking := [name for name in ("SETUID", "SETGID") if name not in own]:
+        what = f"this process is root without the capability {' and '.join(lacking)}"
+        options = " ".join(f"--cap-add {name}" for name in lacking)
+        return _single(0, 0, Gap(reason=what, repair=f"docker run {options} …"))
+    found = Ids(mode="rootless", uid_map=lines[0], gid_map=lines[1])
+    return _with_shortage(found, "this user namespace has", "run pytest outside of it")
 
 
 def _mapped(path: str) -> list[tuple[int, int]]:
@@ -118,42 +145,3 @@ def _mapped(path: str) -> list[tuple[int, int]]:
 
 def _without_root(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(max(first, 1), count - (first == 0)) for first, count in ranges]
-
-
-def find_helper(name: str) -> str | None:
-    """Return the path of newuidmap or newgidmap if it has the privilege that it needs."""
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/bin:/bin:/usr/sbin")
-    if path is None:
-        return None
-    if os.stat(path).st_mode & stat.S_ISUID:
-        return path
-    try:
-        return path if os.getxattr(path, "security.capability") else None
-    except OSError:
-        return None
-
-
-def _why_single(name: str, uids: list[tuple[int, int]], gids: list[tuple[int, int]]) -> str:
-    if not uids or not gids:
-        file = "/etc/subuid" if not uids else "/etc/subgid"
-        return (
-            f"user {name} has no range in {file}: "
-            f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
-        )
-    for helper in ("newuidmap", "newgidmap"):
-        if find_helper(helper) is None:
-            return f"{helper} is missing or has no privilege: sudo apt-get install uidmap"
-    return ""
-
-
-def _whole(ranges: list[tuple[int, int]]) -> Map:
-    """Use root's own ranges only when they cover all 65536 ids."""
-    lines = namespaces.map_ranges(ranges, first_inside=0)
-    return tuple(lines) if sum(count for *_, count in lines) == 65536 else ()
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -21,6 +21,7 @@ from pytest_rootfs.runtime.client import StepFailed
 from pytest_rootfs.runtime.endings import Command
 from pytest_rootfs.runtime.path import ContainerPath, absolute, text_of
 from pytest_rootfs.runtime.protocol import Message
+from pytest_rootfs.runtime.subordinate_ids import Gap
 
 Stream = int | IO[str] | IO[bytes] | None
 
@@ -170,7 +171,7 @@ def check_env(env: Mapping[str, str] | None) -> Mapping[str, str]:
     return env
 
 
-def refused(error: StepFailed, call: Call) -> RootfsError:
+def refused(error: StepFailed, call: Call, id_gap: Gap) -> RootfsError:
     """Return what it means that init could not start a command."""
     program = call.argv[0]
     if error.step == "frozen":
@@ -208,8 +209,9 @@ def refused(error: StepFailed, call: Call) -> RootfsError:
         )
     if error.step == "user" and error.errno in (errno.EINVAL, errno.EPERM) and not error.filename:
         return ContainerError(
-            f"cannot run as user {call.user!r}: the container has no such id, or no other than 0",
-            hint="`pytest-rootfs doctor` says which ids this host gives to you",
+            f"cannot run as user {call.user!r}: the container has no such id",
+            detail=id_gap.reason,
+            hint=id_gap.repair or "a container's ids end at 65535",
         )
     if error.step == "user":
         return ContainerError(

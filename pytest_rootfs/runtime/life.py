@@ -48,10 +48,11 @@ class Life:
         self.container = container
         self.home = home
         self.space_note = space_note
+        self.id_gap = home.id_gap
         self.state: Literal["alive", "dead", "closed"] = "alive"
         self.is_frozen = False
         self._by_group = False
-        self.agent = Agent(peer, died=self.died, why_failed=why_failed)
+        self.agent = Agent(peer, died=self.died, why_failed=why_failed, id_gap=self.id_gap)
         self._why_failed = why_failed
         self._overhear = overhear
         self._watch = watch
@@ -157,7 +158,12 @@ class Life:
                 raise
             finally:
                 old.close()
-            self.agent = Agent(created.peer, died=self.died, why_failed=self._why_failed)
+            self.agent = Agent(
+                created.peer,
+                died=self.died,
+                why_failed=self._why_failed,
+                id_gap=self.id_gap,
+            )
             self.state = "alive"
             return created.pid
 

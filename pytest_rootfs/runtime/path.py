@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -255,7 +255,12 @@ class ContainerPath(PathNames):
                 raise ValueError(f"{key}={value} is out of range: ids end at {MAX_ID}")
         if isinstance(uid, str) or isinstance(gid, str):
             ids, _ = self._named(ids)
-        self._change("chown" if follow_symlinks else "lchown", **ids)
+        try:
+            self._change("chown" if follow_symlinks else "lchown", **ids)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise self._no_such_id(ids) from None
 
     def iterdir(self) -> Iterator[ContainerPath]:
         """Yield the entries of the folder, in no order."""
@@ -357,6 +362,15 @@ class ContainerPath(PathNames):
             # the kernel's errno picks the subclass: FileNotFoundError and its siblings
             reason = os.strerror(error.errno) if error.errno else error.strerror or str(error)
             raise OSError(error.errno, reason, path) from None
+
+    def _no_such_id(self, ids: Mapping[str, object]) -> OSError:
+        """Say why chown(2) answers EINVAL: an owner that is not mapped."""
+        wanted = ", ".join(f"{key} {value}" for key, value in ids.items() if value != -1)
+        gap = self._reach.id_gap
+        reason = gap.reason or "a container's ids end at 65535"
+        hint = f"; {gap.repair}" if gap else ""
+        text = f"{os.strerror(errno.EINVAL)}: {wanted} does not exist here ({reason}{hint})"
+        return OSError(errno.EINVAL, text, str(self._path))
 
     def _no_space(self, error: OSError) -> OSError:
         path = str(self._path)

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from pytest_rootfs.runtime.protocol import Message
+from pytest_rootfs.runtime.subordinate_ids import Gap
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,6 +21,10 @@ class Reach(Protocol):
 
     def space_note(self, path: str) -> str:
         """Return which limit leaves no room at a path."""
+
+    @property
+    def id_gap(self) -> Gap:
+        """Why some ids do not exist in the container; empty when all 65536 do."""
 
 
 class PathNames:

@@ -38,6 +38,9 @@ MASKED_DIRS = ("proc/acpi", "proc/asound", "proc/scsi", "sys/firmware")
 READONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 INIT_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 SHM_BYTES = 64 << 20
+TTY_GID = 5
+"""Whom terminals belong to; without that id, to who opens them."""
+
 
 Step = tuple[Any, ...]  # Any: JSON values of many types
 """A name and its arguments; JSON values."""
@@ -162,7 +165,7 @@ def _digest(value: object) -> str:
 def _init_steps(
     options: ContainerOptions, hostname: str, ids: Ids, *, has_host_view: bool
 ) -> list[Step]:
-    pts_gid = "" if ids.is_single else ",gid=5"
+    pts_gid = f",gid={TTY_GID}" if ids.count > TTY_GID else ""
     has_own_network = options.network != "host"
     return [
         ("join_groups",),

@@ -21,7 +21,7 @@ from typing import Any
 from pytest_rootfs import errors
 from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
 from pytest_rootfs.kernel import cgroups
-from pytest_rootfs.runtime import ids, protocol
+from pytest_rootfs.runtime import ids, protocol, subordinate_ids
 from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
 
 JOB_TIMEOUT_S = 600.0
@@ -194,8 +194,8 @@ class Session:
             "uid_map": own.uid_map,
             "gid_map": own.gid_map,
             "helpers": {
-                "uid_map": ids.find_helper("newuidmap") if own.needs_helper else None,
-                "gid_map": ids.find_helper("newgidmap") if own.needs_helper else None,
+                "uid_map": subordinate_ids.find_helper("newuidmap") if own.needs_helper else None,
+                "gid_map": subordinate_ids.find_helper("newgidmap") if own.needs_helper else None,
             },
             "layers_path": str(layers_path),
             "makes_ahead": self._makes_ahead,
@@ -213,6 +213,13 @@ class Session:
 def explained(error: StepFailed) -> RootfsError:
     """Turn the failure of a user namespace into what it means on this host."""
     denied = (errno.EPERM, errno.EACCES)
+    if (helper := os.path.basename(str(error.filename).split(" ")[0])) in subordinate_ids.HELPERS:
+        user = subordinate_ids.User.find(os.getuid(), os.getgid(), "/etc").name
+        return HostUnsupported(
+            f"{helper} refused to map the ids of user {user}",
+            detail=f"{error.filename}: {error.strerror}",
+            hint=f"`getsubids {user}` and `getsubids -g {user}` show which it allows",
+        )
     if error.errno in denied and _is_one(APPARMOR) and os.getuid() != 0:
         return HostUnsupported(
             "AppArmor denies user namespaces to ordinary users on this host",

@@ -1,0 +1,188 @@
+"""Find the subordinate ids of a user, and whether newuidmap would map them.
+
+subuid(5), getsubids(1), newuidmap(1). What is in the way is told in words that serve an error, the
+head of a report and `doctor` alike.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pytest_rootfs.kernel import namespaces
+
+Kind = Literal["uid", "gid"]
+Range = tuple[int, int]
+
+HELPERS = ("newuidmap", "newgidmap")
+GETSUBIDS_TIMEOUT_S = 10.0
+INSTALL = (
+    "sudo apt-get install uidmap (Fedora: sudo dnf install shadow-utils-subid, Arch: "
+    "sudo pacman -S shadow)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Why ids are missing, and the command that brings them; both empty when none are."""
+
+    reason: str = ""
+    repair: str = ""
+
+    def __bool__(self) -> bool:
+        """Tell whether there is something to say."""
+        return bool(self.reason)
+
+
+NO_GAP = Gap()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Who wants ids; `folder` has the files subuid, subgid and nsswitch.conf."""
+
+    uid: int
+    gid: int
+    name: str
+    has_entry: bool
+    folder: Path
+
+    @classmethod
+    def find(cls, uid: int, gid: int, folder: str | os.PathLike[str]) -> User:
+        """Look a user up; one without an entry is named by its number."""
+        try:
+            name, has_entry = pwd.getpwuid(uid).pw_name, True
+        except KeyError:
+            name, has_entry = str(uid), False
+        return cls(uid=uid, gid=gid, name=name, has_entry=has_entry, folder=Path(folder))
+
+    def file(self, kind: Kind) -> Path:
+        """Return the file of subordinate ids."""
+        return self.folder / f"sub{kind}"
+
+    @property
+    def add_ranges(self) -> str:
+        """The command that gives this user ranges."""
+        return f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {self.name}"
+
+
+def ranges_of(user: User, kind: Kind) -> tuple[list[Range], Gap]:
+    """Return a user's subordinate ids of one kind, or why there are none that can be used."""
+    path, own = user.file(kind), user.uid if kind == "uid" else user.gid
+    try:
+        source = _subid_module(user.folder)
+        if source:
+            return _ranges_of_module(user, kind, source)
+        ranges, malformed = namespaces.read_subordinate_ranges(str(path), user.name, user.uid)
+    except OSError as error:
+        what = f"{error.filename or path} cannot be read: {error.strerror}"
+        return [], Gap(reason=what, repair=f"sudo chmod a+r {path}")
+    if malformed and not ranges:
+        what = f"user {user.name} has no range in {path}, its line {malformed[0]!r} is malformed"
+        return [], Gap(reason=what, repair=f"write it as {user.name}:100000:65536, with sudoedit")
+    if not ranges:
+        what = f"user {user.name} has no range in {path}"
+        return [], Gap(reason=what, repair=user.add_ranges)
+    for first, count in ranges:
+        if user.uid != 0 and first <= own < first + count:
+            what = f"the range {first}:{count} in {path} holds {kind} {own} of {user.name} itself"
+            return [], Gap(
+                reason=what,
+                repair=f"sudo usermod --del-sub{kind}s {first}-{first + count - 1} "
+                f"--add-sub{kind}s 100000-165535 {user.name}",
+            )
+    return ranges, NO_GAP
+
+
+def _subid_module(folder: Path) -> str:
+    """Return what nsswitch.conf(5) names for subordinate ids instead of the files, "" for none."""
+    try:
+        text = (folder / "nsswitch.conf").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    for line in text.splitlines():
+        key, _, value = line.partition("#")[0].partition(":")
+        if key.strip() == "subid" and value.split()[:1] not in ([], ["files"]):
+            return value.split()[0]
+    return ""
+
+
+def _ranges_of_module(user: User, kind: Kind, source: str) -> tuple[list[Range], Gap]:
+    """Ask getsubids, as newuidmap asks the module: where there is one, no file counts."""
+    conf = user.folder / "nsswitch.conf"
+    program = shutil.which("getsubids", path=_search_path())
+    if program is None:
+        what = (
+            f"{conf} takes subordinate ids from {source}, and getsubids, which asks it, is missing"
+        )
+        return [], Gap(reason=what, repair=INSTALL)
+    argv = [program, *(["-g"] if kind == "gid" else []), user.name]
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, timeout=GETSUBIDS_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        what = f"getsubids {user.name} did not answer within {GETSUBIDS_TIMEOUT_S:.0f} seconds"
+        return [], Gap(
+            reason=what, repair=f"is the service of `subid: {source}` in {conf} running?"
+        )
+    ranges = [found for line in done.stdout.splitlines() if (found := _listed_range(line))]
+    if ranges:
+        return ranges, NO_GAP
+    what = f"{source}, which {conf} names for subordinate ids, has no {kind} range for {user.name}"
+    return [], Gap(reason=what, repair=f"check `{' '.join(argv)}`; an administrator assigns ranges")
+
+
+def _listed_range(line: str) -> Range | None:
+    """Parse a line of getsubids, `0: alice 100000 65536`."""
+    words = line.split()[-2:]
+    return (int(words[0]), int(words[1])) if all(word.isdigit() for word in words) else None
+
+
+def find_helper(name: str) -> str | None:
+    """Return the path of newuidmap or newgidmap if it has the privilege that it needs."""
+    path = shutil.which(name, path=_search_path())
+    return None if path is None or _without_privilege(path) else path
+
+
+def helper_gap(user: User) -> Gap:
+    """Say why newuidmap and newgidmap would not map this user's ranges."""
+    if not user.has_entry:
+        what = f"uid {user.uid} has no entry in /etc/passwd, without which newuidmap maps nothing"
+        return Gap(reason=what, repair=f"sudo useradd --uid {user.uid} NAME")
+    for name in HELPERS:
+        path = shutil.which(name, path=_search_path())
+        if path is None:
+            return Gap(reason=f"{name} is missing", repair=INSTALL)
+        if why := _without_privilege(path):
+            return Gap(reason=f"{path} {why[0]}", repair=why[1])
+    return NO_GAP
+
+
+def _without_privilege(path: str) -> tuple[str, str] | None:
+    """Say why a program gains nothing when it is executed, and the way out; None if it does."""
+    if not os.stat(path).st_mode & stat.S_ISUID and not _has_capability(path):
+        return "is neither setuid nor has a capability", f"sudo chmod u+s {path}"
+    if os.statvfs(path).f_flag & os.ST_NOSUID:
+        return "lies on a file system mounted nosuid", f"mount it without nosuid: findmnt -T {path}"
+    if "NoNewPrivs:\t1" in Path("/proc/self/status").read_text(encoding="utf-8"):
+        how = "docker run without --security-opt no-new-privileges, sudo without setpriv"
+        return "gains no privilege, as no_new_privs is set on this process", how
+    return None
+
+
+def _has_capability(path: str) -> bool:
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except OSError:
+        return False
+
+
+def _search_path() -> str:
+    return os.environ.get("PATH", "") + ":/usr/bin:/bin:/usr/sbin"

@@ -1,0 +1,94 @@
+"""Run Python as another user, among files of a host that is set up otherwise.
+
+Everything is mounted in a mount namespace of the child's own, so the machine stays as it is.
+Needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest_rootfs
+from pytest_rootfs import images as recipes
+
+NOBODY = 65534
+PLACE = "/mnt"
+STORE = f"{PLACE}/store"
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": PLACE,
+    "LANG": "C.UTF-8",
+    "PYTHONPATH": f"{PLACE}/package",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTEST_ROOTFS_STORE": STORE,
+}
+
+
+def run_otherwise(
+    argv: Sequence[str],
+    *,
+    uid: int = NOBODY,
+    files: Mapping[str, Path] | None = None,
+    setup: str = "",
+    privileges: Sequence[str] = (),
+    wrapper: Sequence[str] = (),
+) -> subprocess.CompletedProcess[str]:
+    """Run the interpreter with arguments as a user, `files` lying over files of the host.
+
+    `setup` is more shell text, executed as root in the mount namespace; `privileges` are options
+    of setpriv; `wrapper` is a command that executes the rest of its words, as that user. The
+    package can be imported, and STORE is a folder of the user's own.
+    """
+    lines = [
+        "set -e",
+        f"mount -t tmpfs -o mode=0755 tmpfs {PLACE}",
+        f"install -d -m 0700 -o {uid} -g {uid} {STORE}",
+        *_package(),
+        *(f"mount --bind '{path}' {target}" for target, path in (files or {}).items()),
+        setup,
+        *_interpreter(),
+        "cd /",
+        'exec "$@"',
+    ]
+    setpriv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *privileges]
+    interpreter = os.path.realpath(sys.executable)
+    return subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-c", "\n".join(lines), "sh"),
+            *(*setpriv, *wrapper, interpreter, *argv),
+        ],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _package() -> list[str]:
+    """Copy the package to where everybody may read it; an editable one lies in two places."""
+    target = f"{PLACE}/package/pytest_rootfs"
+    package, images = (next(iter(each.__path__)) for each in (pytest_rootfs, recipes))
+    return [
+        f"mkdir -p {PLACE}/package",
+        f"cp -r {package} {target}",
+        f"[ -d {target}/images ] || cp -r {images} {target}/images",
+    ]
+
+
+def _interpreter() -> list[str]:
+    """Show the interpreter at its own path, even where that is below a private folder (/root)."""
+    prefix = Path(sys.base_prefix)
+    if prefix == Path("/usr"):
+        return []
+    return [
+        f"mkdir {PLACE}/python",
+        f"mount --rbind {prefix} {PLACE}/python",
+        f"mount -t tmpfs -o mode=0755 tmpfs /{prefix.parts[1]}",
+        f"mkdir -p {prefix}",
+        f"mount --move {PLACE}/python {prefix}",
+    ]
