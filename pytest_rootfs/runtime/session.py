@@ -23,10 +23,9 @@ from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
 from pytest_rootfs.kernel import cgroups
 from pytest_rootfs.runtime import ids, protocol, subordinate_ids
 from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
+from pytest_rootfs.runtime.surroundings import Surroundings, refusal
 
 JOB_TIMEOUT_S = 600.0
-APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-APPARMOR_REPAIR = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
 ENDING_S = 15.0
 DISK_REASON = "tmpfs has no user extended attributes before Linux 6.6, so rw layers are on disk"
 
@@ -212,7 +211,6 @@ class Session:
 
 def explained(error: StepFailed) -> RootfsError:
     """Turn the failure of a user namespace into what it means on this host."""
-    denied = (errno.EPERM, errno.EACCES)
     if (helper := os.path.basename(str(error.filename).split(" ")[0])) in subordinate_ids.HELPERS:
         user = subordinate_ids.User.find(os.getuid(), os.getgid(), "/etc").name
         return HostUnsupported(
@@ -220,27 +218,10 @@ def explained(error: StepFailed) -> RootfsError:
             detail=f"{error.filename}: {error.strerror}",
             hint=f"`getsubids {user}` and `getsubids -g {user}` show which it allows",
         )
-    if error.errno in denied and _is_one(APPARMOR) and os.getuid() != 0:
-        return HostUnsupported(
-            "AppArmor denies user namespaces to ordinary users on this host",
-            detail=str(error),
-            hint=f"{APPARMOR_REPAIR} (or run as root, or give the interpreter a profile)",
-        )
-    if error.errno == errno.ENOSPC:
-        return HostUnsupported(
-            "this host allows no more user namespaces",
-            detail=str(error),
-            hint="sudo sysctl -w user.max_user_namespaces=15000",
-        )
-    if error.errno in denied:
-        return HostUnsupported(
-            "this host lets us make no user namespace",
-            detail=str(error),
-            hint=(
-                "sudo sysctl -w kernel.unprivileged_userns_clone=1; inside docker start the "
-                "container with --privileged"
-            ),
-        )
+    refusing = (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS)
+    if error.errno in refusing or error.filename == "unshare":
+        gap = refusal(error.errno or 0, Surroundings.read())
+        return HostUnsupported(gap.reason, detail=str(error), hint=gap.repair)
     return HostUnsupported(f"containers cannot be started here: {error}")
 
 
@@ -249,13 +230,6 @@ def _disposal(op: str, container_id: str) -> dict[str, Any]:  # Any: JSON
     if op == "restart":
         return {"op": "kill", "id": container_id, "release": False}
     return {"op": "release", "id": container_id}
-
-
-def _is_one(path: Path) -> bool:
-    try:
-        return path.read_text().strip() == "1"
-    except OSError:
-        return False
 
 
 def _start_warden(fd: int) -> subprocess.Popen[bytes]:

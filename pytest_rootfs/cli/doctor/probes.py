@@ -1,7 +1,6 @@
 """Find out what this host can do, by trying it in a child process that then ends.
 
-Nothing is changed on the host: everything is mounted in the child's own namespaces. Each trial
-says "" when it worked, else the kernel's answer.
+Nothing is changed on the host: everything is mounted in the child's own namespaces.
 """
 
 from __future__ import annotations
@@ -11,19 +10,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_rootfs.cli.doctor.checks import Refused, Trials
 from pytest_rootfs.kernel import mounts, namespaces, syscalls
 
-Trials = dict[str, str]
-"""Name of a trial → "" or why it failed; a trial that an earlier one made impossible is absent."""
 
-
-def try_namespaces() -> Trials:
-    """Try, in order: user namespace, mount, network, overlay, deleting on tmpfs, proc."""
+def try_all() -> Trials:
+    """Try everything, the simplest first, until something fails that the rest needs."""
     read_fd, write_fd = os.pipe()
     if (pid := os.fork()) == 0:
-        results: Trials = {}
+        results: dict[str, tuple[int, str] | None] = {}
         try:
-            _try_all(results)
+            _try_in_order(results)
         finally:
             os.write(write_fd, json.dumps(results).encode())
             os._exit(0)
@@ -31,26 +28,46 @@ def try_namespaces() -> Trials:
     with os.fdopen(read_fd, "rb") as answer:
         text = answer.read()
     os.waitpid(pid, 0)
-    return dict(json.loads(text))
+    answers = json.loads(text).items()
+    return {name: Refused(number=got[0], text=got[1]) if got else None for name, got in answers}
 
 
-def _try_all(results: Trials) -> None:
+def _try_in_order(results: dict[str, tuple[int, str] | None]) -> None:
     steps: tuple[tuple[str, Callable[[], None], bool], ...] = (
+        ("clone3", _call_clone3, False),
+        ("openat2", _call_openat2, False),
         ("user namespace", _enter_user_namespace, True),
         ("mount", _mount_tmpfs, True),
         ("network namespace", lambda: syscalls.unshare(syscalls.CLONE_NEWNET), False),
         ("overlay", _mount_lower, False),
+        ("lowerdir+", _mount_by_descriptor, False),
+        ("detached overlay", _mount_detached, False),
         ("overlay on tmpfs", _delete_lower_folder, False),
         ("proc", _mount_proc, False),
     )
     for name, trial, is_needed in steps:
         try:
             trial()
-            results[name] = ""
+            results[name] = None
         except OSError as error:
-            results[name] = f"{error.strerror or error} ({error.filename})"
+            results[name] = (error.errno or 0, f"{error.strerror or error} ({error.filename})")
             if is_needed:
                 return
+
+
+def _call_clone3() -> None:
+    """Clone a child that ends at once: filters answer ENOSYS to clone3 as a whole."""
+    pid, pidfd = syscalls.clone3(0)
+    if pid == 0:
+        os._exit(0)
+    os.close(pidfd)
+    os.waitpid(pid, 0)
+
+
+def _call_openat2() -> None:
+    flags = os.O_PATH | os.O_DIRECTORY
+    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    os.close(syscalls.openat2(syscalls.AT_FDCWD, "/", flags, resolve=resolve))
 
 
 def _enter_user_namespace() -> None:
@@ -73,6 +90,28 @@ def _mount_tmpfs() -> None:
 def _mount_lower() -> None:
     _mount_overlay("lowerdir=/tmp/one:/tmp/two")
     syscalls.umount2("/tmp/merged", syscalls.MNT_DETACH)
+
+
+def _mount_by_descriptor() -> None:
+    """Name layers one by one, which `mounts.overlay` does where it can: Linux 6.5."""
+    fs_fd = syscalls.fsopen("overlay")
+    try:
+        syscalls.fsconfig_string(fs_fd, "lowerdir+", "/tmp/one")
+        syscalls.fsconfig_string(fs_fd, "lowerdir+", "/tmp/two")
+        syscalls.fsconfig_create(fs_fd)
+    finally:
+        os.close(fs_fd)
+
+
+def _mount_detached() -> None:
+    """Stack trees that have no place: Linux 6.15."""
+    tree_fd = mounts.clone_tree("/tmp", recursive=False)
+    folder_fds = [os.open(x, os.O_RDONLY | os.O_DIRECTORY, dir_fd=tree_fd) for x in ("one", "two")]
+    try:
+        os.close(mounts.overlay(folder_fds))
+    finally:
+        for fd in (*folder_fds, tree_fd):
+            os.close(fd)
 
 
 def _delete_lower_folder() -> None:
@@ -104,40 +143,3 @@ def _mount_proc() -> None:
     os.waitpid(pid, 0)
     if answer:
         raise OSError(int(answer), os.strerror(int(answer)), "mount proc")
-
-
-def kernel_setting(path: str) -> str | None:
-    """Return a sysctl's value, None where this kernel has none."""
-    try:
-        return Path("/proc/sys", path).read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-
-
-def seccomp_mode() -> int:
-    """Return how system calls of this process are filtered: 0 not at all, 2 by a program."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("Seccomp:"):
-            return int(line.split()[1])
-    return 0
-
-
-def outer_container() -> str:
-    """Return which container runtime we are in, "" for none that says so."""
-    if Path("/.dockerenv").exists():
-        return "docker"
-    if Path("/run/.containerenv").exists():
-        return "podman"
-    return os.environ.get("container", "")  # noqa: SIM112  systemd.io/CONTAINER_INTERFACE
-
-
-def filesystem_of(path: Path) -> str:
-    """Return the type of the file system that holds a path; proc_pid_mountinfo(5)."""
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    kind = "unknown"
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        before, _, after = line.partition(" - ")
-        if before.split()[2] == wanted:
-            kind = after.split()[0]
-    return kind

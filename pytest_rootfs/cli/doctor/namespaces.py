@@ -1,0 +1,135 @@
+"""Lines about the kernel and what it lets us make: namespaces, mounts, /proc."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from pytest_rootfs.cli.doctor.checks import Check, Seen, not_tried
+from pytest_rootfs.runtime.surroundings import APPARMOR, Surroundings, refusal
+
+OLDEST = (5, 11)
+
+
+def python() -> Check:
+    """Tell which Python this is."""
+    is_new = sys.version_info >= (3, 10)
+    return Check(
+        name="python",
+        state="ok" if is_new else "missing",
+        found=f"{platform.python_implementation()} {platform.python_version()}, {sys.executable}",
+        consequence="" if is_new else "pytest-rootfs does not run",
+        repair="" if is_new else "install Python 3.10 or newer",
+    )
+
+
+def not_linux() -> Check:
+    """Tell that this system has no containers."""
+    return Check(
+        name="kernel",
+        state="missing",
+        found=f"{platform.system()} {platform.release()} {platform.machine()}",
+        consequence="containers are a feature of the Linux kernel; container tests are skipped",
+        repair="run the tests on Linux, or in a Linux virtual machine",
+    )
+
+
+def kernel(around: Surroundings) -> Check:
+    """Tell whether the kernel is new enough: overlays in user namespaces came with 5.11."""
+    found = f"Linux {around.release} {platform.machine()}"
+    if around.wsl == 1:
+        return Check(
+            name="kernel",
+            state="missing",
+            found=f"{found}, WSL 1",
+            consequence="WSL 1 only imitates Linux, and has no containers",
+            repair="wsl --set-version DISTRIBUTION 2, in Windows",
+        )
+    if around.kernel >= OLDEST:
+        return Check(name="kernel", state="ok", found=found)
+    return Check(
+        name="kernel",
+        state="missing",
+        found=found,
+        consequence="before 5.11 there is no overlay in a user namespace",
+        repair="wsl --update, in Windows" if around.wsl else "install a kernel of 5.11 or newer",
+    )
+
+
+def environment(around: Surroundings) -> Check:
+    """Tell where this process runs; what is refused there shows in the other lines."""
+    return Check(name="environment", state="ok", found=around.place)
+
+
+def seccomp(around: Surroundings) -> Check:
+    """Tell whether system calls are filtered."""
+    found = "no filter on this process"
+    if around.is_filtered:
+        found = "a filter is on this process; what it refuses shows in the other lines"
+    return Check(name="seccomp", state="ok", found=found)
+
+
+def user_namespaces(seen: Seen) -> Check:
+    """Tell whether a user namespace can be made, and its ids be mapped."""
+    refused = seen.trials["user namespace"]
+    if refused is None:
+        return Check(name="user namespaces", state="ok", found="can be made")
+    gap = refusal(refused.number, seen.around)
+    return Check(
+        name="user namespaces",
+        state="missing",
+        found=f"{gap.reason}: {refused.text}",
+        consequence="no container can be started",
+        repair=gap.repair,
+    )
+
+
+def mounts(seen: Seen) -> Check:
+    """Tell whether a user namespace may mount; AppArmor makes one that may nothing."""
+    if "mount" not in seen.trials:
+        return not_tried("mounts")
+    refused = seen.trials["mount"]
+    if refused is None:
+        is_restricted = seen.around.settings.get(APPARMOR) == "1"
+        note = "; AppArmor's restriction is on, and does not apply here" if is_restricted else ""
+        return Check(name="mounts", state="ok", found=f"allowed in a user namespace{note}")
+    gap = refusal(refused.number, seen.around)
+    return Check(
+        name="mounts",
+        state="missing",
+        found=f"{gap.reason}: {refused.text}",
+        consequence="no root file system can be put together",
+        repair=gap.repair,
+    )
+
+
+def network(seen: Seen) -> Check:
+    """Tell whether a container can have a network of its own."""
+    if "network namespace" not in seen.trials:
+        return not_tried("network")
+    refused = seen.trials["network namespace"]
+    if refused is None:
+        return Check(name="network", state="ok", found="containers have one of their own")
+    return Check(
+        name="network",
+        state="missing",
+        found=f"no network namespace can be made: {refused.text}",
+        consequence='only containers with network="host" start',
+        repair=seen.around.outer_repair or "sudo sysctl -w user.max_net_namespaces=15000",
+    )
+
+
+def proc(seen: Seen) -> Check:
+    """Tell whether a fresh /proc can be mounted: not where the one around us is masked."""
+    if "proc" not in seen.trials:
+        return not_tried("/proc")
+    refused = seen.trials["proc"]
+    if refused is None:
+        return Check(name="/proc", state="ok", found="can be mounted in a new pid namespace")
+    return Check(
+        name="/proc",
+        state="missing",
+        found=f"parts of the /proc around us are masked: {refused.text}",
+        consequence="containers would see the processes of the host, so none is started",
+        repair=seen.around.outer_repair or "unmount what lies over it: findmnt --submounts /proc",
+    )

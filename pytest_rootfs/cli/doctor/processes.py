@@ -1,0 +1,67 @@
+"""Lines about starting processes: ids, system calls that have a slower stand-in, cores."""
+
+from __future__ import annotations
+
+import os
+
+from pytest_rootfs.cli.doctor.checks import Check, Seen
+
+MAPPED_CONSEQUENCE = "user=, chown and packages with other owners fail"
+
+
+def ids() -> Check:
+    """Tell which ids containers have."""
+    from pytest_rootfs.runtime.ids import find_ids  # noqa: PLC0415  for this verb only
+
+    found = find_ids()
+    if not found.gap:
+        first = found.uid_map[0][1]
+        what = f"{found.mode}; container root is uid {first} here, {found.count} ids"
+        return Check(name="ids", state="ok", found=what)
+    consequence = f"containers have only a root user; {MAPPED_CONSEQUENCE}"
+    if not found.is_single:
+        consequence = f"for the others {MAPPED_CONSEQUENCE}"
+    return Check(
+        name="ids",
+        state="degraded",
+        found=f"{found.mode}: {found.gap.reason}",
+        consequence=consequence,
+        repair=found.gap.repair,
+    )
+
+
+def clone3(seen: Seen) -> Check:
+    """Tell whether clone3(2) may be called; older profiles of seccomp do not know it."""
+    return _call(seen, "clone3", "a process cannot be born in its cgroup")
+
+
+def openat2(seen: Seen) -> Check:
+    """Tell whether openat2(2) may be called."""
+    return _call(seen, "openat2", "paths in containers are resolved step by step")
+
+
+def _call(seen: Seen, name: str, consequence: str) -> Check:
+    refused = seen.trials[name]
+    if refused is None:
+        return Check(name=name, state="ok", found="may be called")
+    return Check(
+        name=name,
+        state="degraded",
+        found=f"refused, by a seccomp filter: {refused.text}",
+        consequence=f"{consequence}; the last line tells whether containers start without it",
+        repair=seen.around.outer_repair or "run pytest outside of the sandbox that filters it",
+    )
+
+
+def cores() -> Check:
+    """Tell whether the next container can be made while a test runs."""
+    number = len(os.sched_getaffinity(0))
+    if number > 1:
+        return Check(name="cores", state="ok", found=f"{number}")
+    return Check(
+        name="cores",
+        state="degraded",
+        found="1",
+        consequence="no container is made ahead while a test runs, so each takes its whole time",
+        repair="give pytest a second core (taskset, docker run --cpuset-cpus, the machine's size)",
+    )
