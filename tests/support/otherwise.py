@@ -36,11 +36,12 @@ def run_otherwise(
     setup: str = "",
     privileges: Sequence[str] = (),
     wrapper: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the interpreter with arguments as a user, `files` lying over files of the host.
 
     `setup` is more shell text, executed as root in the mount namespace; `privileges` are options
-    of setpriv; `wrapper` is a command that executes the rest of its words, as that user. The
+    of setpriv; `wrapper` is a command that executes the rest of its words, still as root. The
     package can be imported, and STORE is a folder of the user's own.
     """
     lines = [
@@ -54,14 +55,15 @@ def run_otherwise(
         "cd /",
         'exec "$@"',
     ]
-    setpriv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *privileges]
+    groups = "--clear-groups" if uid else "--keep-groups"  # a namespace may forbid the former
+    setpriv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", groups, *privileges]
     interpreter = os.path.realpath(sys.executable)
     return subprocess.run(
         [
             *("unshare", "--mount", "sh", "-c", "\n".join(lines), "sh"),
-            *(*setpriv, *wrapper, interpreter, *argv),
+            *(*wrapper, *setpriv, interpreter, *argv),
         ],
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(environment or {})},
         capture_output=True,
         text=True,
         timeout=60,

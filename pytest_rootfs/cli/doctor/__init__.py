@@ -74,6 +74,7 @@ def _examine_host() -> Iterator[Check]:
     seen = Seen(around=around, trials=probes.try_all())
     yield namespaces.user_namespaces(seen)
     yield namespaces.mounts(seen)
+    yield namespaces.mount_calls(seen)
     yield namespaces.network(seen)
     yield namespaces.proc(seen)
     yield processes.ids()

@@ -103,6 +103,23 @@ def mounts(seen: Seen) -> Check:
     )
 
 
+def mount_calls(seen: Seen) -> Check:
+    """Tell whether fsopen(2) and its family may be called."""
+    name = "mount calls"
+    if name not in seen.trials:
+        return not_tried(name)
+    refused = seen.trials[name]
+    if refused is None:
+        return Check(name=name, state="ok", found="fsopen, open_tree and move_mount may be called")
+    return Check(
+        name=name,
+        state="missing",
+        found=f"refused, by a seccomp filter: {refused.text}",
+        consequence="root file systems are put together without places, which needs them",
+        repair=seen.around.outer_repair or "run pytest outside of the sandbox that filters them",
+    )
+
+
 def network(seen: Seen) -> Check:
     """Tell whether a container can have a network of its own."""
     if "network namespace" not in seen.trials:

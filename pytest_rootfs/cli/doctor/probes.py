@@ -38,6 +38,7 @@ def _try_in_order(results: dict[str, tuple[int, str] | None]) -> None:
         ("openat2", _call_openat2, False),
         ("user namespace", _enter_user_namespace, True),
         ("mount", _mount_tmpfs, True),
+        ("mount calls", _mount_detached_tmpfs, False),
         ("network namespace", lambda: syscalls.unshare(syscalls.CLONE_NEWNET), False),
         ("overlay", _mount_lower, False),
         ("lowerdir+", _mount_by_descriptor, False),
@@ -85,6 +86,18 @@ def _mount_tmpfs() -> None:
     for name in ("one", "two/folder", "upper", "work", "merged"):
         os.makedirs(f"/tmp/{name}")
     Path("/tmp/two/folder/file").touch()
+
+
+def _mount_detached_tmpfs() -> None:
+    """Mount by the calls of Linux 5.2, which older filters do not know and the spawner needs."""
+    mount_fd = mounts.filesystem("tmpfs", {"size": "4096"})
+    tree_fd = mounts.clone_tree("/tmp/merged", recursive=False)
+    try:
+        syscalls.move_mount(mount_fd, "/tmp/merged")
+        syscalls.umount2("/tmp/merged", syscalls.MNT_DETACH)
+    finally:
+        os.close(mount_fd)
+        os.close(tree_fd)
 
 
 def _mount_lower() -> None:
