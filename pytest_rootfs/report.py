@@ -40,11 +40,29 @@ def escaped(text: str) -> str:
     )
 
 
-def header(*, mode: str, cgroup: str, images: Sequence[str], digest: str | None) -> str:
-    """Return the line for the head of pytest's report."""
+def header(
+    *,
+    mode: str,
+    cgroup: str,
+    images: Sequence[str],
+    digest: str | None,
+    id_gap: str = "",
+    limit_gap: str = "",
+) -> str:
+    """Return the line for the head of pytest's report; a gap says what is missing, and why."""
     shown = f"{digest[: len('sha256:') + 12]}…" if digest else "not built yet"
     image = f"image {images[0]} ({shown})" if len(images) == 1 else f"images {', '.join(images)}"
-    return f"rootfs: {mode}, {'no cgroup' if cgroup == 'none' else f'cgroup {cgroup}'}, {image}"
+    ids = f"{mode} ({id_gap})" if id_gap else mode
+    limits = "no cgroup" if cgroup == "none" else f"cgroup {cgroup}"
+    if limit_gap:
+        limits += f" ({limit_gap})"
+    end = "; `pytest-rootfs doctor` has the repair" if id_gap or limit_gap else ""
+    return f"rootfs: {ids}, {limits}, {image}{end}"
+
+
+def header_without_containers(reason: str) -> str:
+    """Return the line for the head of pytest's report where no container can be started."""
+    return f"rootfs: no containers, {reason}; `pytest-rootfs doctor` has the repair"
 
 
 def explain_changes(actual: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:

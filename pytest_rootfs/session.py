@@ -6,7 +6,6 @@ container. Not safe for use by several threads at once, as pytest's fixtures are
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -194,15 +193,21 @@ class Session:
         if sys.platform != "linux":
             return f"rootfs: no containers on {sys.platform}, they need Linux"
         from pytest_rootfs import report  # noqa: PLC0415  a quiet run has no header
-        from pytest_rootfs.kernel import cgroups_layout  # noqa: PLC0415  as above
+        from pytest_rootfs.runtime import glance  # noqa: PLC0415  as above
 
         images = self.settings.images
         try:
+            if reason := glance.refusal_foreseen():
+                return report.header_without_containers(reason)
+            own = glance.ids()
+            cgroup, limit_gap = glance.limits()
             return report.header(
-                mode=_mode(),
-                cgroup=cgroups_layout.kind_of(cgroups_layout.read_mounts()),
+                mode=own.mode,
+                cgroup=cgroup,
                 images=images,
                 digest=self._stored_digest(images[0]),
+                id_gap=own.gap.reason,
+                limit_gap=limit_gap if self.settings.limits != "off" else "",
             )
         except OSError:
             return None  # a host that hides such files is told by the first container
@@ -328,14 +333,6 @@ class Session:
     def _tell(self, hook: str, **arguments: object) -> None:
         if self._item is not None and self._hears(hook):
             getattr(self._item.ihook, hook)(item=self._item, **arguments)
-
-
-def _mode() -> str:
-    if os.geteuid() == 0:  # a millisecond less for root
-        return "rootful"
-    from pytest_rootfs.runtime import ids  # noqa: PLC0415  for the header only
-
-    return ids.find_ids().mode
 
 
 def _last_stats(container: Container) -> Stats | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pytest_rootfs.runtime.subordinate_ids import Gap
+from pytest_rootfs.runtime.subordinate_ids import NO_GAP, Gap
 
 Outer = Literal["", "docker", "podman", "Kubernetes", "LXC", "systemd-nspawn", "another container"]
 
@@ -63,6 +63,9 @@ class Surroundings:
     """Whether a seccomp filter is on this process."""
 
     is_root: bool
+    is_unconfined: bool = False
+    """Whether AppArmor has no profile for this process, which its restriction needs to spare it."""
+
     is_github: bool = False
     is_gitlab: bool = False
 
@@ -77,6 +80,7 @@ class Surroundings:
             settings={name: value for name, value in settings.items() if value},
             is_filtered=_is_filtered(top / "proc/self/status"),
             is_root=os.geteuid() == 0,
+            is_unconfined=_word(top / "proc/self/attr/current").startswith("unconfined"),
             is_github=environment.get("GITHUB_ACTIONS") == "true",
             is_gitlab=environment.get("GITLAB_CI") == "true",
         )
@@ -149,6 +153,16 @@ def refusal(number: int, around: Surroundings) -> Gap:
         repair="run pytest as root, or ask the security module (SELinux, AppArmor) of this host: "
         "sudo dmesg | tail",
     )
+
+
+def foreseen(around: Surroundings) -> Gap:
+    """Return the refusal that the settings alone make certain, an empty gap where they do not."""
+    settings = around.settings
+    is_certain = settings.get(MAX) == "0" or (
+        not around.is_root
+        and (settings.get(CLONE) == "0" or (settings.get(APPARMOR) == "1" and around.is_unconfined))
+    )
+    return refusal(errno.EPERM, around) if is_certain else NO_GAP
 
 
 def _apparmor_repair(around: Surroundings) -> str:

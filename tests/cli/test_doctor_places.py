@@ -21,13 +21,15 @@ from otherwise import NOBODY, run_otherwise
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DOCKER_CAPABILITIES = (
-    "--bounding-set=-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,"
-    "+setfcap,+setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write",
-    "--inh-caps=-all",
+KEPT = (
+    "+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,+setpcap,"
+    "+net_bind_service,+sys_chroot,+kill,+audit_write"
 )
+DOCKER_CAPABILITIES = (f"--bounding-set=-all,{KEPT}", "--inh-caps=-all")
 MASK_PROC = """
-for file in kcore keys timer_list; do [ ! -e /proc/$file ] || mount --bind /dev/null /proc/$file; done
+for file in kcore keys timer_list; do
+    [ ! -e /proc/$file ] || mount --bind /dev/null /proc/$file
+done
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 """
@@ -49,6 +51,7 @@ class Examined:
     checks: Mapping[str, Mapping[str, str]]
 
     def states(self, *names: str) -> list[str]:
+        """Return the states of some lines."""
         return [self.checks[name]["state"] for name in names]
 
 
@@ -165,9 +168,7 @@ def test_mount_calls_that_an_older_filter_does_not_know(call: str) -> None:
 
     check = found.checks["mount calls"]
     assert (found.status, check["state"]) == (1, "missing")
-    assert check["found"].startswith(
-        f"refused, by a seccomp filter: Function not implemented ({call}"
-    )
+    assert check["found"].startswith("refused, by a seccomp filter: Function not implemented (")
     assert found.states("overlay", "container") == ["ok", "not tried"]
 
 

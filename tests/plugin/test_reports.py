@@ -115,6 +115,23 @@ def test_header_says_what_is_missing() -> None:
     assert line == "rootfs: rootful, no cgroup, image minimal (not built yet)"
 
 
+def test_header_says_why_ids_and_limits_are_missing() -> None:
+    line = report.header(
+        mode="rootless, single id",
+        cgroup="v2",
+        images=["minimal"],
+        digest=None,
+        id_gap="user bob has no range in /etc/subuid",
+        limit_gap="no limits on memory: control groups are mounted read-only",
+    )
+
+    assert line == (
+        "rootfs: rootless, single id (user bob has no range in /etc/subuid), cgroup v2 (no limits "
+        "on memory: control groups are mounted read-only), image minimal (not built yet); "
+        "`pytest-rootfs doctor` has the repair"
+    )
+
+
 def test_header_lists_several_images() -> None:
     line = report.header(mode="rootful", cgroup="v1", images=["a", "b"], digest=None)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_rootfs.runtime.surroundings import APPARMOR, CLONE, MAX, Surroundings, refusal
+from pytest_rootfs.runtime.surroundings import APPARMOR, CLONE, MAX, Surroundings, foreseen, refusal
 
 
 def surroundings(
@@ -145,6 +145,37 @@ def test_apparmor_is_not_blamed_without_cause(
     around = surroundings(tmp_path, sysctl(APPARMOR, value), is_root=is_root)
 
     assert "AppArmor denies" not in refusal(errno.EPERM, around).reason
+
+
+CONFINED = {"proc/self/attr/current": "python (enforce)\n"}
+UNCONFINED = {"proc/self/attr/current": "unconfined\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "is_root", "reason"),
+    [
+        ({}, False, ""),
+        (UNCONFINED, False, ""),
+        (sysctl(MAX, "0"), True, "this host allows no more"),
+        (sysctl(MAX, "9"), True, ""),
+        (sysctl(CLONE, "0"), False, "this host denies"),
+        (sysctl(CLONE, "0"), True, ""),
+        ({**sysctl(APPARMOR, "1"), **UNCONFINED}, False, "AppArmor denies"),
+        ({**sysctl(APPARMOR, "1"), **CONFINED}, False, ""),
+        ({**sysctl(APPARMOR, "1"), **UNCONFINED}, True, ""),
+        ({**sysctl(APPARMOR, "0"), **UNCONFINED}, False, ""),
+    ],
+)
+def test_refusal_that_settings_foretell(
+    tmp_path: Path,
+    files: dict[str, str],
+    is_root: bool,  # noqa: FBT001  a case
+    reason: str,
+) -> None:
+    found = foreseen(surroundings(tmp_path, files, is_root=is_root))
+
+    assert found.reason.startswith(reason)
+    assert bool(found) == bool(reason)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,14 @@ X86 = {"pivot_root": 155, "mount": 165, "umount2": 166, "unshare": 272, "setns":
 ARM = {"pivot_root": 41, "mount": 40, "umount2": 39, "unshare": 97, "setns": 268, "clone": 220}
 NUMBERS = {
     **(X86 if platform.machine() == "x86_64" else ARM),
-    **{"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432},
-    **{"clone3": 435, "openat2": 437, "mount_setattr": 442},
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "clone3": 435,
+    "openat2": 437,
+    "mount_setattr": 442,
 }
 NAMESPACES = 0x7E020000
 DOCKER = {**dict.fromkeys(NUMBERS, errno.EPERM), "clone3": errno.ENOSYS}

@@ -1,0 +1,41 @@
+"""What the head of a report says of this host: read in a millisecond or two, nothing tried.
+
+The words are those of errors and of `doctor`, which tries.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pytest_rootfs.kernel import cgroups, cgroups_layout
+from pytest_rootfs.runtime.ids import Ids, find_ids
+from pytest_rootfs.runtime.surroundings import Surroundings, foreseen
+
+
+def refusal_foreseen() -> str:
+    """Return why no container can be started here, "" if nothing that can be read says so."""
+    return foreseen(Surroundings.read()).reason
+
+
+def ids() -> Ids:
+    """Return the ids that containers will have."""
+    return find_ids()
+
+
+def limits() -> tuple[str, str]:
+    """Return the kind of the control groups, and which limits cannot be enforced, and why."""
+    kind, controllers = cgroups.survey(os.environ.get(cgroups.SETTING))
+    absent = [name for name, is_usable in controllers.items() if not is_usable]
+    if not absent:
+        return kind, ""
+    what = f"no limits on {', '.join(absent)}" if len(absent) < len(controllers) else "no limits"
+    return kind, f"{what}: {_why_absent()}"
+
+
+def _why_absent() -> str:
+    mounts = cgroups_layout.read_mounts()
+    if not mounts:
+        return "no control groups are mounted"
+    if any(mount.is_read_only for mount in mounts):
+        return "control groups are mounted read-only"
+    return "no control group with these controllers is delegated to us"
