@@ -71,13 +71,6 @@ def mask(names: list[str]) -> int:
     return sum(1 << NAMES.index(name) for name in set(names))
 
 
-def effective() -> set[str]:
-    """Return the names of the capabilities that this process may use now; proc_pid_status(5)."""
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
-        words = next(line.split() for line in lines if line.startswith("CapEff:"))
-    return {name for number, name in enumerate(NAMES) if int(words[1], 16) >> number & 1}
-
-
 def drop_from_bounding_set(kept: int) -> None:
     """Remove every capability outside a mask from this thread's bounding set."""
     for number in range(len(NAMES)):
