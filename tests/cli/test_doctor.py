@@ -25,6 +25,7 @@ NAMES = [
     "mounts",
     "mount calls",
     "network",
+    "hostname",
     "/proc",
     "ids",
     "clone3",

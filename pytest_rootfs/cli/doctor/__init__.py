@@ -76,6 +76,7 @@ def _examine_host() -> Iterator[Check]:
     yield namespaces.mounts(seen)
     yield namespaces.mount_calls(seen)
     yield namespaces.network(seen)
+    yield namespaces.hostname(seen)
     yield namespaces.proc(seen)
     yield processes.ids()
     yield processes.clone3(seen)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_rootfs.cli.doctor.checks import Check, not_tried
 from pytest_rootfs.cli.doctor.storage import one_line
 from pytest_rootfs.errors import RootfsError
+from pytest_rootfs.runtime.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,5 +87,7 @@ def _no_container(found: str, hint: str) -> Check:
         state="missing",
         found=found,
         consequence="container tests are skipped, or fail with --rootfs-unsupported=fail",
-        repair=hint or "PYTEST_ROOTFS_DEBUG=1 pytest-rootfs doctor, and please report it",
+        repair=hint
+        or Surroundings.read().outer_repair
+        or "PYTEST_ROOTFS_DEBUG=1 pytest-rootfs doctor, and please report it",
     )

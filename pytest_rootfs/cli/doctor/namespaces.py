@@ -136,6 +136,22 @@ def network(seen: Seen) -> Check:
     )
 
 
+def hostname(seen: Seen) -> Check:
+    """Tell whether a container can have a name of its own."""
+    if "hostname" not in seen.trials:
+        return not_tried("hostname")
+    refused = seen.trials["hostname"]
+    if refused is None:
+        return Check(name="hostname", state="ok", found="containers have one of their own")
+    return Check(
+        name="hostname",
+        state="missing",
+        found=f"a seccomp filter refuses to name a container: {refused.text}",
+        consequence="no container is started, as it would have the name of the host",
+        repair=seen.around.outer_repair or "run pytest outside of the sandbox that filters it",
+    )
+
+
 def proc(seen: Seen) -> Check:
     """Tell whether a fresh /proc can be mounted: not where the one around us is masked."""
     if "proc" not in seen.trials:
