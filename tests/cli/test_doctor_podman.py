@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +17,14 @@ from pytest_rootfs import images as recipes
 
 pytestmark = [needs("root", "podman", "runc"), pytest.mark.slow]
 
+PLACE = "/mnt"
 LINKS = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64")}
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """Make a root folder around the host's /usr, with the package; podman wants short paths."""
-    folder = Path(tempfile.mkdtemp(prefix="podman-", dir="/tmp"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a root folder around the host's /usr, and the package beside it."""
+    folder = tmp_path_factory.mktemp("podman")
     root = folder / "root"
     for name in ("dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var/tmp"):
         (root / name).mkdir(parents=True)
@@ -36,26 +35,25 @@ def folder() -> Iterator[Path]:
     package, images = (next(iter(each.__path__)) for each in (pytest_rootfs, recipes))
     shutil.copytree(package, folder / "package/pytest_rootfs")
     shutil.copytree(images, folder / "package/pytest_rootfs/images", dirs_exist_ok=True)
-    yield folder
-    shutil.rmtree(folder)
+    return folder
 
 
 def examined_in_podman(folder: Path, *options: str) -> tuple[int, dict[str, dict[str, str]]]:
-    """Run it in a mount namespace of its own, so that no mount of podman's outlives it."""
-    volumes = {
-        "/usr": "/usr",
-        sys.base_prefix: sys.base_prefix,
-        str(folder / "package"): "/package",
-    }
+    """Run it in a mount namespace of its own, so that no mount of podman's outlives it.
+
+    There the folder is PLACE, as podman refuses long paths.
+    """
+    volumes = {"/usr": "/usr", sys.base_prefix: sys.base_prefix, f"{PLACE}/package": "/package"}
     done = subprocess.run(
         [
-            *("unshare", "--mount", "podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs"),
-            *("--root", str(folder / "store"), "--runroot", str(folder / "run")),
+            *("unshare", "--mount", "sh", "-c", f'mount --bind "$0" {PLACE} && exec "$@"', folder),
+            *("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs"),
+            *("--root", f"{PLACE}/store", "--runroot", f"{PLACE}/run"),
             *("run", "--rm", "--network", "none", "--log-driver", "none", *options),
             *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"),  # no rights for more
             *(f"--volume={source}:{target}:ro" for source, target in volumes.items()),
             *("--env", "PYTHONPATH=/package", "--env", "PYTHONDONTWRITEBYTECODE=1"),
-            *("--env", "PYTEST_ROOTFS_STORE=/var/tmp/store", "--rootfs", str(folder / "root")),
+            *("--env", "PYTEST_ROOTFS_STORE=/var/tmp/store", "--rootfs", f"{PLACE}/root"),
             *(os.path.realpath(sys.executable), "-m", "pytest_rootfs", "doctor", "--json"),
         ],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""`run`, `images`, `build`, `gc`, `doctor`: containers and images by hand."""
+"""`run`, `images`, `build`, `gc`: containers and images by hand."""
 
 from __future__ import annotations
 
@@ -216,44 +216,6 @@ def test_gc_frees_what_nothing_names(call: Call, store_dir: Path) -> None:
     assert "MiB freed" in dropped.out
     assert list((store_dir / "trash").iterdir()) == []
     assert not [layer for folder in (store_dir / "layers").iterdir() for layer in folder.iterdir()]
-
-
-def test_doctor_proves_it_with_a_container(call: Call) -> None:
-    result = call("doctor")
-
-    assert result.status == 0, result.out
-    lines = result.out.splitlines()
-    assert lines[-1].startswith("ok        container           started in ")
-    assert all(line.split()[0] in ("ok", "degraded") for line in lines if line[0] != " ")
-
-
-def test_doctor_as_json(call: Call) -> None:
-    checks = json.loads(call("doctor", "--json").out)
-
-    assert checks[-1]["name"] == "container"
-    assert {check["state"] for check in checks} <= {"ok", "degraded"}
-
-
-def test_doctor_refuses_an_unsuitable_store(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-
-    result = call("doctor", "--store", str(tmp_path / "file"))
-
-    assert result.status == 1
-    (line,) = [line for line in result.out.splitlines() if line.split()[1] == "store"]
-    assert line.startswith("missing ")
-    assert "repair: " in result.out
-
-
-def test_doctor_repairs_only_what_was_tried(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-
-    checks = json.loads(call("doctor", "--json", "--store", str(tmp_path / "file")).out)
-
-    assert [(each["name"], each["state"], each["repair"]) for each in checks[-2:]] == [
-        ("cgroups", "not tried", ""),
-        ("container", "not tried", ""),
-    ]
 
 
 def test_folder_is_no_recipe(call: Call, project: Path) -> None:
