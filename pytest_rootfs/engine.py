@@ -7,6 +7,7 @@ their containers are dead and the next `start` begins with new ones.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import threading
@@ -370,10 +371,11 @@ def _tree_of(session: Session, mount: Mount) -> int:
     try:
         return session.tree(str(mount.source), readonly=mount.is_readonly)
     except StepFailed as error:
+        hint = "create it, or correct mounts=…"
+        if error.errno == errno.EINVAL:
+            hint = "its file system may not take id-mapped mounts: copy it with container.copy_in"
         raise ContainerError(
-            f"cannot mount {mount.source}: {error.strerror}",
-            detail=str(error),
-            hint="its file system may not take id-mapped mounts: copy it with container.copy_in",
+            f"cannot mount {mount.source}: {error.strerror}", detail=str(error), hint=hint
         ) from error
 
 

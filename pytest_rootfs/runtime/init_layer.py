@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
 MAX_SYMLINKS = 40
+RESERVED = ("proc", "sys", "dev")
+"""Where nothing is mounted at a person's wish, by no detour either (CVE-2019-19921)."""
+
 OVERFLOW_ID = 65534
 """How an id that is not mapped looks; user_namespaces(7), /proc/sys/kernel/overflowuid."""
 
@@ -35,7 +38,7 @@ def build(content: Message, layer_fds: Sequence[int]) -> tuple[int, int]:
     folder opened for reading, as an overlay wants it.
 
     `content` has `dirs`, `files` (path → text), `symlinks` (path → target), `targets` (mount points
-    named by people: path → "dir" or "file") and `workdir`.
+    named by people: path → "dir", "file" or "tmpfs") and `workdir`.
     """
     view_fd = mounts.overlay_view(layer_fds) if layer_fds else -1
     mount_fd = mounts.filesystem("tmpfs", {"mode": "755"})
@@ -87,9 +90,7 @@ class _Maker:
         """Make a folder of ours; parents first."""
         status = self._image_stat(path)
         if status is not None and not stat.S_ISDIR(status.st_mode):
-            raise OSError(
-                errno.ENOTDIR, "the image has something else than a folder here", f"/{path}"
-            )
+            raise NotADirectoryError(errno.ENOTDIR, "is no folder in the image", f"/{path}")
         self._make_dir(path, status)
 
     def make_own_file(self, path: str, text: str) -> None:
@@ -110,20 +111,28 @@ class _Maker:
         status = self._image_stat("/".join(parts)) if parts else None
         if not parts:
             raise OSError(errno.EBUSY, "the root folder cannot be a mount point", path)
-        if status is not None and stat.S_ISDIR(status.st_mode) != (kind == "dir"):
-            raise OSError(errno.ENOTDIR, f"a {kind} cannot be mounted on what the image has", path)
+        if parts[0] in RESERVED:
+            raise OSError(errno.EBUSY, f"it leads to /{'/'.join(parts)} by a symlink", path)
+        is_folder = kind != "file"
+        if status is not None and stat.S_ISDIR(status.st_mode) != is_folder:
+            reason = "it is no folder in the image" if is_folder else "it is a folder in the image"
+            raise OSError(errno.ENOTDIR, reason, path)
         for end in range(1, len(parts)):
-            self.make_own_dir("/".join(parts[:end]))
+            try:
+                self.make_own_dir("/".join(parts[:end]))
+            except NotADirectoryError as error:
+                reason = f"{error.filename} {error.strerror}"
+                raise OSError(errno.ENOTDIR, reason, path) from None
         whole = "/".join(parts)
-        if kind == "dir":
-            self._make_dir(whole, status)
+        if is_folder:
+            self._make_dir(whole, status, 0o1777 if kind == "tmpfs" else 0o755)
         elif not self._exists(whole):
             self.make_own_file(whole, "")
 
     def make_workdir(self, path: str) -> None:
         """Make the working directory of a container whose image lacks it, as Docker does."""
         parts = self._resolve(path)
-        if parts and self._image_stat("/".join(parts)) is None:
+        if parts and parts[0] not in RESERVED and self._image_stat("/".join(parts)) is None:
             self.make_target(path, "dir")
 
     def restore_times(self) -> None:
@@ -131,12 +140,14 @@ class _Maker:
         for path, mtime_ns in reversed(self._times):
             os.utime(path, ns=(mtime_ns, mtime_ns), dir_fd=self._layer_fd)
 
-    def _make_dir(self, path: str, status: os.stat_result | None) -> None:
+    def _make_dir(self, path: str, status: os.stat_result | None, mode: int = 0o755) -> None:
         try:
-            os.mkdir(path, 0o755, dir_fd=self._layer_fd)
+            os.mkdir(path, dir_fd=self._layer_fd)
         except FileExistsError:
             return
-        if status is not None:
+        if status is None:
+            os.chmod(path, mode, dir_fd=self._layer_fd)
+        else:
             os.chown(path, *_owner(status), dir_fd=self._layer_fd)
             os.chmod(path, stat.S_IMODE(status.st_mode), dir_fd=self._layer_fd)
             self._times.append((path, status.st_mtime_ns))

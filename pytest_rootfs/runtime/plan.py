@@ -109,7 +109,9 @@ def make_plan(
         "namespaces": _namespaces(options),
         "uid_map": inner_uids,
         "gid_map": inner_gids,
-        "init": _init_steps(options, hostname, ids, has_host_view=has_host_view),
+        "init": _init_steps(
+            hostname, ids, options, _mount_steps(options, mount_kinds), has_host_view=has_host_view
+        ),
         "late": [("drop_capabilities", capabilities.mask(_kept_capabilities(options)))],
     }
     content["init_layer"]["key"] = _digest([content["init_layer"], content["layers"]])
@@ -139,7 +141,7 @@ def _init_layer(
     mount_kinds: Sequence[str],
     resolv_conf: str,
 ) -> dict[str, Any]:  # Any: JSON
-    targets = {tmpfs.target: "dir" for tmpfs in options.tmpfs or ()}
+    targets = {tmpfs.target: "tmpfs" for tmpfs in options.tmpfs or ()}
     for mount, kind in zip(options.mounts or (), mount_kinds, strict=True):
         targets[mount.target] = kind
     return {
@@ -162,8 +164,35 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def _mount_steps(options: ContainerOptions, mount_kinds: Sequence[str]) -> list[Step]:
+    """Return what people want mounted, outer targets before those that lie in them.
+
+    Inside of a tmpfs, which is empty, the mount point is made; a folder of the host is not touched.
+    """
+    wanted: list[tuple[str, str, Step]] = [
+        (item.target, "tmpfs", ("tmpfs", item.target, item.size_bytes))
+        for item in options.tmpfs or ()
+    ]
+    mounts = zip(options.mounts or (), mount_kinds, strict=True)
+    for index, (mount, kind) in enumerate(mounts):
+        wanted.append((mount.target, kind, ("bind", index, mount.target, str(mount.source))))
+    wanted.sort(key=lambda item: item[0].count("/"))
+    steps: list[Step] = []
+    for end, (target, kind, step) in enumerate(wanted):
+        outer = [kind for above, kind, _ in wanted[:end] if target.startswith(f"{above}/")]
+        if outer and outer[-1] == "tmpfs":
+            steps.append(("make_point", target, kind))
+        steps.append(step)
+    return steps
+
+
 def _init_steps(
-    options: ContainerOptions, hostname: str, ids: Ids, *, has_host_view: bool
+    hostname: str,
+    ids: Ids,
+    options: ContainerOptions,
+    mount_steps: Sequence[Step],
+    *,
+    has_host_view: bool,
 ) -> list[Step]:
     pts_gid = f",gid={TTY_GID}" if ids.count > TTY_GID else ""
     has_own_network = options.network != "host"
@@ -185,8 +214,7 @@ def _init_steps(
         *(("mask_file", path) for path in MASKED_FILES if os.path.exists(f"/{path}")),
         *(("mask_dir", path) for path in MASKED_DIRS if os.path.isdir(f"/{path}")),
         *(("make_readonly", path) for path in READONLY if os.path.exists(f"/{path}")),
-        *(("tmpfs", item.target, item.size_bytes, 0o1777) for item in options.tmpfs or ()),
-        *(("bind", index, item.target) for index, item in enumerate(options.mounts or ())),
+        *mount_steps,
         ("pivot",),
         ("set_hostname", hostname),
         ("protect",),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_rootfs import errors
-from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
+from pytest_rootfs.errors import HostUnsupported, RootfsError
 from pytest_rootfs.kernel import cgroups
-from pytest_rootfs.runtime import ids, protocol, subordinate_ids
+from pytest_rootfs.runtime import ids, protocol, starts, subordinate_ids
 from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
 from pytest_rootfs.runtime.surroundings import Surroundings, refusal
 
@@ -118,12 +119,12 @@ class Session:
         except (StepFailed, PeerGone) as error:
             protocol.close_all(fds)
             fds.clear()
-            reason = f": {error}" if isinstance(error, StepFailed) else ", it died meanwhile"
-            if "id" in answers:
-                reason += self._give_up(str(answers["id"]), message["op"])
-            elif isinstance(error, PeerGone):
+            ended = self._give_up(str(answers["id"]), message["op"]) if "id" in answers else None
+            if isinstance(error, StepFailed):
+                raise starts.refused(error, plan) from error
+            if ended is None:
                 raise
-            raise ContainerError(f"the container cannot be started{reason}") from error
+            raise starts.died(ended) from error
         except BaseException:
             protocol.close_all(fds)
             if "id" in answers:
@@ -134,12 +135,12 @@ class Session:
         peer = Peer(socket.socket(fileno=fds[0]))
         return Created(container_id=str(answers["id"]), pid=int(answers["pid"]), peer=peer)
 
-    def _give_up(self, container_id: str, op: str) -> str:
-        """Dispose of a container that did not start; return how its init ended."""
+    def _give_up(self, container_id: str, op: str) -> int:
+        """Dispose of a container that did not start; return the wait status of its init."""
         message = {"op": "status", "id": container_id, "wait_s": 1}
-        status: Any = self.spawner.call(message)[0]["status"]
+        status: int | None = self.spawner.call(message)[0]["status"]
         self.spawner.call(_disposal(op, container_id))
-        return "" if status is None else f" (wait status {status})"
+        return signal.SIGKILL if status is None else status
 
     def tree(self, path: str, *, readonly: bool, recursive: bool = True) -> int:
         """Return a detached copy of a host tree; id-mapped when root."""

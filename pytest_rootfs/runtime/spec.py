@@ -83,7 +83,9 @@ class ContainerOptions:
             if value is not None:
                 checked[key] = _CHECKS[key](key, value)
         base = cls() if defaults is None else defaults
-        return replace(base, **checked)  # type: ignore[arg-type]  # each value was checked above
+        options = replace(base, **checked)  # type: ignore[arg-type]  # each was checked above
+        _check_targets(options)
+        return options
 
     @property
     def limits(self) -> Limits:
@@ -104,6 +106,15 @@ class ContainerOptions:
 def check_limit(key: str, value: object) -> Any:  # Any: a number, int for all keys but cpus
     """Return a limit as the mark's keyword takes it; raises ValueError naming the key."""
     return _CHECKS[key](key, value)
+
+
+def _check_targets(options: ContainerOptions) -> None:
+    taken: set[str] = set()
+    for key, found in (("tmpfs", options.tmpfs), ("mounts", options.mounts)):
+        for item in found or ():
+            if item.target in taken:
+                raise ValueError(f"{key} has {item.target!r}, where something is mounted already")
+            taken.add(item.target)
 
 
 def _text(key: str, value: object) -> str:

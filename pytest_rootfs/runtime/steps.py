@@ -18,6 +18,7 @@ import struct
 
 from pytest_rootfs.kernel import capabilities, mounts, syscalls
 from pytest_rootfs.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC
+from pytest_rootfs.runtime.init_layer import OVERFLOW_ID, RESERVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,20 +116,76 @@ def bind_device(_start: Start, name: str, major: int, minor: int) -> None:
         raise OSError(errno.ENODEV, f"not the character device {major}:{minor}", f"/dev/{name}")
 
 
-def mount_tmpfs(_start: Start, path: str, size_bytes: int, mode: int) -> None:
-    """Mount a temporary file system where a person asked for one."""
-    options = {"mode": f"{mode:o}", "size": str(size_bytes)}
-    attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
-    tree_fd = mounts.filesystem("tmpfs", options, attributes=attributes)
+def make_point(_start: Start, path: str, kind: str) -> None:
+    """Make a mount point inside of a temporary file system that was mounted before."""
+    above, name = os.path.split(path)
+    if above.strip("/"):
+        make_point(_start, above, "dir")
+    folder_fd = syscalls.open_inside(above, os.O_PATH | os.O_DIRECTORY)
     try:
-        _attach_inside(tree_fd, path)
+        if kind == "file":
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0o644, dir_fd=folder_fd))
+        else:
+            os.mkdir(name, 0o755, dir_fd=folder_fd)
+            os.chmod(name, 0o1777 if kind == "tmpfs" else 0o755, dir_fd=folder_fd)
+    except FileExistsError:
+        pass
     finally:
-        os.close(tree_fd)
+        os.close(folder_fd)
 
 
-def bind_tree(start: Start, index: int, path: str) -> None:
+def mount_tmpfs(_start: Start, path: str, size_bytes: int) -> None:
+    """Mount a temporary file system where a person asked for one, with its folder's owner and mode.
+
+    As runc does. One that is made for it is everybody's, like /tmp.
+    """
+    target_fd = _open_target(path)
+    try:
+        status = os.fstat(target_fd)
+        options = {"mode": f"{stat.S_IMODE(status.st_mode):o}", "size": str(size_bytes)}
+        if OVERFLOW_ID not in (status.st_uid, status.st_gid):
+            options |= {"uid": str(status.st_uid), "gid": str(status.st_gid)}
+        attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+        tree_fd = mounts.filesystem("tmpfs", options, attributes=attributes)
+        try:
+            syscalls.move_mount(tree_fd, "", target_fd=target_fd)
+        finally:
+            os.close(tree_fd)
+    finally:
+        os.close(target_fd)
+
+
+def bind_tree(start: Start, index: int, path: str, _source: str) -> None:
     """Attach a copy of a host tree where a person asked for it."""
-    _attach_inside(start.tree_fds[index], path)
+    tree_fd = start.tree_fds[index]
+    target_fd = _open_target(path)
+    try:
+        if stat.S_ISDIR(os.fstat(tree_fd).st_mode) != stat.S_ISDIR(os.fstat(target_fd).st_mode):
+            reason = "one is a folder and the other is not"
+            raise OSError(errno.ENOTDIR, reason, path)
+        syscalls.move_mount(tree_fd, "", target_fd=target_fd)
+    finally:
+        os.close(target_fd)
+
+
+def _open_target(path: str) -> int:
+    """Open a mount point that a person has named; it may lie in what was mounted before.
+
+    What is mounted has symlinks of its own, and none of them may lead to the kernel's files.
+    """
+    try:
+        target_fd = syscalls.open_inside(path, os.O_PATH)
+    except OSError as error:
+        reason = error.strerror
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            reason = "what is mounted there has no such path to mount it on"
+        raise OSError(error.errno, reason, path) from None
+    found = os.readlink(f"proc/self/fd/{target_fd}")
+    if found.split("/")[1] in RESERVED:
+        os.close(target_fd)
+        raise OSError(errno.EBUSY, f"it leads to {found} by a symlink", path)
+    return target_fd
 
 
 def _attach_inside(tree_fd: int, path: str) -> None:
@@ -200,6 +257,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "mount": mount_filesystem,
     "bind_host_sys": bind_host_sys,
     "bind_device": bind_device,
+    "make_point": make_point,
     "tmpfs": mount_tmpfs,
     "bind": bind_tree,
     "mask_file": mask_file,

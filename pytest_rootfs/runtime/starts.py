@@ -1,0 +1,42 @@
+"""Say why a container could not be started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_rootfs.errors import ContainerError, signal_name
+from pytest_rootfs.runtime.client import StepFailed
+
+
+def refused(error: StepFailed, plan: Mapping[str, Any]) -> ContainerError:  # Any: JSON
+    """Return the error for a step of a plan that failed."""
+    source = _sources(plan).get(error.filename)
+    if source is None:
+        return ContainerError(
+            f"the container cannot be started: {error}",
+            hint="`pytest-rootfs doctor` says what this host lacks",
+        )
+    return ContainerError(
+        f"cannot mount {source} on {error.filename}: {error.strerror}",
+        hint="give another target in mounts=… or tmpfs=…, or make the mount point first",
+    )
+
+
+def died(status: int) -> ContainerError:
+    """Return the error for an init that ended before it was ready, without a word."""
+    code = os.waitstatus_to_exitcode(status)
+    ending = f"by {signal_name(-code)}" if code < 0 else f"with exit status {code}"
+    return ContainerError(f"the container cannot be started: its init was ended {ending}")
+
+
+def _sources(plan: Mapping[str, Any]) -> dict[str, str]:  # Any: JSON
+    """Return what people want mounted, by target."""
+    found = {}
+    for name, *arguments in plan["init"]:
+        if name == "tmpfs":
+            found[arguments[0]] = "a tmpfs"
+        elif name == "bind":
+            found[arguments[1]] = arguments[2]
+    return found
