@@ -17,7 +17,7 @@ import struct
 import termios
 
 from pytest_rootfs.kernel import syscalls
-from pytest_rootfs.runtime import processes, users
+from pytest_rootfs.runtime import interpreters, processes, users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ def prepare() -> None:
 
 
 class SpawnError(OSError):
-    """A command cannot be started; `step` says what failed: user, cwd, find, stdio, exec."""
+    """A command cannot be started; `step` says what failed.
+
+    user, cwd, find, stdio, exec; or interpreter, then the subject is the one of the program.
+    """
 
     def __init__(self, error: OSError, step: str) -> None:
         super().__init__(error.errno, error.strerror, error.filename)
@@ -114,8 +117,10 @@ def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, lis
             pid, marker = _spawn_fast(message, program, env, stdio, group)
         else:
             pid, marker = _spawn_by_fork(message, program, env, stdio, group, user)
-    except OSError:
+    except OSError as error:
         stdio.close_all()
+        if getattr(error, "step", "") == "exec" and (name := interpreters.first_bad(program)):
+            raise SpawnError(OSError(error.errno, error.strerror, name), "interpreter") from None
         raise
     stdio.close_child_ends()
     return pid, marker, stdio.given_fds
@@ -142,7 +147,8 @@ def rehearse(message: Message, group: Group) -> None:
 def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
     """Return the path of a program as execvp(3) would find it.
 
-    Raises FileNotFoundError, or PermissionError when only something not executable has the name.
+    Raises FileNotFoundError; PermissionError when only something not executable has the name,
+    IsADirectoryError when that is a folder.
     """
     if not name:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
@@ -151,19 +157,20 @@ def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
     else:
         folders = env.get("PATH", SHELL_PATH).split(":")
         candidates = [os.path.join(cwd, folder, name) for folder in folders]
-    refused = ""
+    refused: list[tuple[int, str]] = []
     for path in candidates:
         try:
             mode = _program_mode(path)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.ELOOP):
-                refused = refused or path
+                refused.append((errno.EACCES, path))
             continue
         if stat.S_ISREG(mode) and mode & 0o111:
             return path
-        refused = refused or path
+        refused.append((errno.EISDIR if stat.S_ISDIR(mode) else errno.EACCES, path))
     if refused:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), refused)
+        code, path = refused[0]
+        raise OSError(code, os.strerror(code), path)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,18 +9,10 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from pytest_rootfs import settings
-from pytest_rootfs.errors import (
-    CommandNotExecutable,
-    CommandNotFound,
-    ContainerError,
-    RootfsError,
-    shown,
-)
-from pytest_rootfs.runtime.client import StepFailed
+from pytest_rootfs.runtime import refusals
 from pytest_rootfs.runtime.endings import Command
 from pytest_rootfs.runtime.path import ContainerPath, absolute, text_of
 from pytest_rootfs.runtime.protocol import Message
-from pytest_rootfs.runtime.subordinate_ids import Gap
 
 Stream = int | IO[str] | IO[bytes] | None
 
@@ -44,10 +35,6 @@ byte of it may need six, and still fits into a frame."""
 
 MAX_WORD_BYTES = 128 << 10
 """What execve(2) takes of one word with its null character, MAX_ARG_STRLEN."""
-
-
-class StandsStill(ContainerError):
-    """No command can be started while the processes of the container stand still."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +91,7 @@ class Call:
             max(sizes) > MAX_WORD_BYTES
             or sum(sizes) + sum(len(os.fsencode(name)) + 1 for name in names) > MAX_ARGUMENT_BYTES
         ):
-            raise _too_long(self)
+            raise refusals.too_long(self.argv)
 
 
 def prepare(
@@ -171,71 +158,8 @@ def check_env(env: Mapping[str, str] | None) -> Mapping[str, str]:
     return env
 
 
-def refused(error: StepFailed, call: Call, id_gap: Gap) -> RootfsError:
-    """Return what it means that init could not start a command."""
-    program = call.argv[0]
-    if error.step == "frozen":
-        return StandsStill(f"cannot start {shown(call.argv)}: {error.strerror}")
-    if error.step == "find" and error.errno == errno.ENOENT:
-        hint = "check PATH and the image; `container.path(…).exists()` tells"
-        if isinstance(call.command, str):
-            hint = "the image has no shell: give the command as a list of words"
-        return CommandNotFound(
-            f"no program {program!r} in the container", program=program, hint=hint
-        )
-    if error.step in ("find", "exec") and error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
-        return CommandNotExecutable(
-            f"{error.filename} cannot be executed by user {call.user!r}",
-            program=program,
-            hint=f"is it a program? container.path({str(error.filename)!r}).chmod(0o755)",
-        )
-    if error.step == "exec" and error.errno == errno.ENOEXEC:
-        return CommandNotExecutable(
-            f"{program} is neither a binary of this machine nor a script with an interpreter line",
-            program=program,
-            hint="begin the script with #!/bin/sh",
-        )
-    if error.step == "exec" and error.errno == errno.ENOENT:
-        return CommandNotFound(
-            f"the interpreter or the loader that {program} names is not in the container",
-            program=program,
-            hint="Image.add_binary copies a program with its libraries",
-        )
-    if error.step == "cwd":
-        return ContainerError(
-            f"cannot enter the working directory {call.cwd!r} as user {call.user!r}: "
-            f"{error.strerror}",
-            hint=_missing_dir_hint(call.cwd) if error.errno == errno.ENOENT else "",
-        )
-    if error.step == "user" and error.errno in (errno.EINVAL, errno.EPERM) and not error.filename:
-        return ContainerError(
-            f"cannot run as user {call.user!r}: the container has no such id",
-            detail=id_gap.reason,
-            hint=id_gap.repair or "a container's ids end at 65535",
-        )
-    if error.step == "user":
-        return ContainerError(
-            f"cannot run as user {call.user!r}: {error.strerror}",
-            hint="give a name or a number of the image's /etc/passwd, or uid:gid",
-        )
-    if error.step == "exec" and error.errno == errno.E2BIG:
-        return _too_long(call)
-    return ContainerError(f"cannot start {shown(call.argv)}: {error}")
-
-
 def _text(word: str | bytes | os.PathLike[str] | ContainerPath) -> str:
     return os.fsdecode(word) if isinstance(word, bytes) else os.fsdecode(text_of(word))
-
-
-def _too_long(call: Call) -> ContainerError:
-    return ContainerError(
-        f"cannot start {shown(call.argv)}: {os.strerror(errno.E2BIG)}",
-        hint="give it as input=…, or in a file: a word holds 128 KiB, all of them 2 MiB",
-    )
-
-
-def _missing_dir_hint(path: str) -> str:
-    return f"container.path({path!r}).mkdir(parents=True)"
 
 
 def _stdio(number: int, stream: Stream, fds: list[int]) -> str | int:

@@ -12,11 +12,12 @@ from pytest_rootfs.runtime import deaths
 from pytest_rootfs.runtime.agent import Agent
 from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.home import Home
-from pytest_rootfs.runtime.launch import Call, StandsStill
+from pytest_rootfs.runtime.launch import Call
 from pytest_rootfs.runtime.limit_watch import LimitWatch
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.records import CommandRecord
+from pytest_rootfs.runtime.refusals import StandsStill
 from pytest_rootfs.runtime.terms import Terms
 
 if TYPE_CHECKING:

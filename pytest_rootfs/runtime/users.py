@@ -87,7 +87,7 @@ def _find_user(text: str) -> User:
     for name, _, line_uid, line_gid, _, home, *_ in _passwd.lines():
         if name == text if uid is None else _number(line_uid) == uid:
             found_uid, found_gid = _number(line_uid), _number(line_gid)
-            if found_uid is None or found_gid is None:
+            if found_uid is None or found_gid is None or "\0" in name + home:
                 raise OSError(errno.EINVAL, "its line in /etc/passwd is malformed", text)
             return User(name, found_uid, found_gid, home or "/", _groups_of(name, found_gid))
     if uid is None:

@@ -282,12 +282,12 @@ def test_tmpfs_keeps_the_mode_of_its_folder(start: Start) -> None:
 
 @needs("subids")
 def test_tmpfs_keeps_the_owner_of_its_folder(start: Start) -> None:
-    image = Image("minimal").run("mkdir -m 700 /home/app -p && chown 12:13 /home/app")
+    image = Image("minimal").run("mkdir -p /home/app && chown 12:13 /home/app")
     container = start(image, tmpfs=["/home/app"])
 
     container.run(["touch", "/home/app/mine"], user="12")
 
-    assert container.run(["stat", "-c%u %g %a", "/home/app"]).stdout == "12 13 700\n"
+    assert container.run(["stat", "-c%u %g %a", "/home/app"]).stdout == "12 13 755\n"
 
 
 def test_tmpfs_in_a_readonly_container(start: Start, folder: Path) -> None:

@@ -223,7 +223,7 @@ def test_missing_program_by_path(container: Container) -> None:
 
 
 def test_folder_is_not_executable(container: Container) -> None:
-    with pytest.raises(CommandNotExecutable, match="/etc cannot be executed") as failure:
+    with pytest.raises(CommandNotExecutable, match="/etc is a folder, no program") as failure:
         container.run(["/etc"])
 
     assert isinstance(failure.value, PermissionError)
@@ -250,7 +250,7 @@ def test_program_of_another_user_is_not_executable(container: Container) -> None
 def test_missing_interpreter_is_named(container: Container) -> None:
     path = script(container, "#!/no/such/interpreter\n")
 
-    with pytest.raises(CommandNotFound, match=f"the interpreter or the loader that {path}"):
+    with pytest.raises(CommandNotFound, match=f"/no/such/interpreter of {path} is not"):
         container.run([path])
 
 
