@@ -22,7 +22,7 @@ from pytest_rootfs.runtime.endings import Command, CompletedProcess
 from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call, Stream
 from pytest_rootfs.runtime.life import Life
-from pytest_rootfs.runtime.limit_watch import Hits, LimitWatch, space_note
+from pytest_rootfs.runtime.limit_watch import Hits, LimitWatch, full_spaces, space_note
 from pytest_rootfs.runtime.live_limits import LiveLimits
 from pytest_rootfs.runtime.path import AnyPath, ContainerPath, absolute, text_of
 from pytest_rootfs.runtime.process import Process
@@ -70,7 +70,7 @@ class Container:
         self._defaults = defaults
         self._home = home
         self._limits = LiveLimits(options.limits, self._change_limit)
-        self._watch = LimitWatch(self._limits)
+        self._watch = LimitWatch(self._limits, lambda: full_spaces(self._life.agent, options))
         self._life = Life(
             self,
             peer,

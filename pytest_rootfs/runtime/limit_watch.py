@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_rootfs import settings
 from pytest_rootfs.errors import shown
+from pytest_rootfs.runtime.agent import Agent
 from pytest_rootfs.runtime.records import CommandRecord
-from pytest_rootfs.runtime.spec import ContainerOptions, Limits
+from pytest_rootfs.runtime.rw_folders import files_of
+from pytest_rootfs.runtime.spec import SHM_BYTES, ContainerOptions, Limits
 from pytest_rootfs.runtime.stats import Stats
 
 NOTED_THROTTLING_S = 0.1
@@ -30,10 +33,14 @@ class Hits:
 
 
 class LimitWatch:
-    """The limits in force, and the counters at the last look."""
+    """The limits in force, and the counters at the last look.
 
-    def __init__(self, limits: Limits) -> None:
+    `full_spaces` says, a sentence each, which other file systems have no room left.
+    """
+
+    def __init__(self, limits: Limits, full_spaces: Callable[[], list[str]] = list) -> None:
         self._limits = limits
+        self._full_spaces = full_spaces
         self._oom_kills = 0
         self._pids_max_hits = 0
         self._throttled_s = 0.0
@@ -46,8 +53,9 @@ class LimitWatch:
         reasons = [self._oom_reason()] if oom_killed else []
         if pids_max_hits > self._pids_max_hits:
             reasons.append(f"out of processes: over its limit of {self._limits.pids} (pids=…)")
-        if self._is_full(status):
-            reasons.append(f"out of disk space: over its limit of {self.disk_shown} (disk=…)")
+        if used_up := self._used_up(status):
+            reasons.append(f"out of disk space: over its limit of {used_up} (disk=…)")
+        reasons += [f"out of space: {text}" for text in self._full_spaces()]
         throttled_s = stats.throttled_s or 0.0
         held_back = self._held_back(throttled_s - self._throttled_s)
         self._oom_kills, self._pids_max_hits = oom_kills, pids_max_hits
@@ -65,8 +73,9 @@ class LimitWatch:
             hit.append(f"pids: refused {stats.pids_max_hits} time(s) to go over {limits.pids}")
         if held_back := self._held_back(stats.throttled_s or 0.0):
             hit.append(f"cpus: {held_back}")
-        if self._is_full(status):
-            hit.append(f"disk: the rw layer is full at {self.disk_shown}")
+        if used_up := self._used_up(status):
+            hit.append(f"disk: the rw layer is full at {used_up}")
+        hit += [f"tmpfs: {text}" for text in self._full_spaces()]
         hit.extend(
             f"timeout: {shown(record.argv)} was killed after {record.duration_s:.1f} s"
             for record in records
@@ -74,25 +83,43 @@ class LimitWatch:
         )
         return hit
 
-    @property
-    def disk_shown(self) -> str:
-        """The size of the rw layer."""
-        return "none" if self._limits.disk is None else settings.shown_size(self._limits.disk)
-
     def _held_back(self, throttled_s: float) -> str:
         if throttled_s < NOTED_THROTTLING_S:
             return ""
         cores = "" if self._limits.cpus is None else f" of {self._limits.cpus:g} core(s) (cpus=…)"
         return f"the processor limit{cores} held the processes back for {throttled_s:.1f} s"
 
-    def _is_full(self, status: Status) -> bool:
-        return self._limits.disk is not None and status["disk_free_bytes"] == 0
+    def _used_up(self, status: Status) -> str:
+        if self._limits.disk is None:
+            return ""
+        return _used_up(self._limits.disk, status["disk_free_bytes"], status["disk_free_files"])
 
     def _oom_reason(self) -> str:
         if self._limits.memory is None:
             return "out of memory: the kernel killed a process"
         size = settings.shown_size(self._limits.memory)
         return f"out of memory: over its limit of {size} (memory=…), the kernel killed a process"
+
+
+def _used_up(size_bytes: int, free_bytes: int, free_files: int) -> str:
+    """Say what a tmpfs of a size has no more of, bytes or files; "" if it has room."""
+    if free_bytes == 0:
+        return settings.shown_size(size_bytes)
+    return f"{files_of(size_bytes)} files" if free_files == 0 else ""
+
+
+def full_spaces(agent: Agent, options: ContainerOptions) -> list[str]:
+    """Say which tmpfs of a container have no room left; of a dead one there is nothing to say."""
+    sizes = {tmpfs.target: tmpfs.size_bytes for tmpfs in options.tmpfs or ()}
+    full: list[str] = []
+    for path, size_bytes in {**sizes, "/dev/shm": SHM_BYTES}.items():
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        for fd in agent.given({"op": "open", "path": path, "flags": flags, "mode": 0}):
+            space = os.fstatvfs(fd)
+            os.close(fd)
+            if used_up := _used_up(size_bytes, space.f_bavail, space.f_favail):
+                full.append(f"{path} is full at {used_up}")
+    return full
 
 
 def space_note(limits: Limits, options: ContainerOptions, path: str) -> str:

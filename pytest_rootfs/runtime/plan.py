@@ -16,7 +16,8 @@ from typing import Any
 from pytest_rootfs.kernel import capabilities, syscalls
 from pytest_rootfs.runtime.ids import Ids
 from pytest_rootfs.runtime.root_trees import HOST
-from pytest_rootfs.runtime.spec import ContainerOptions, Limits
+from pytest_rootfs.runtime.rw_folders import files_of
+from pytest_rootfs.runtime.spec import SHM_BYTES, ContainerOptions, Limits
 
 DEVICES = {
     "null": (1, 3),
@@ -37,10 +38,10 @@ MASKED_FILES = ("proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_lis
 MASKED_DIRS = ("proc/acpi", "proc/asound", "proc/scsi", "sys/firmware")
 READONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 INIT_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
-SHM_BYTES = 64 << 20
 TTY_GID = 5
 """Whom terminals belong to; without that id, to who opens them."""
 
+SHM_OPTIONS = f"mode=1777,size={SHM_BYTES},nr_inodes={files_of(SHM_BYTES)}"
 
 Step = tuple[Any, ...]  # Any: JSON values of many types
 """A name and its arguments; JSON values."""
@@ -101,7 +102,7 @@ def make_plan(
         "layers": list(layers),
         "host_tree": len(mount_kinds) if has_host_tree else -1,
         "limits": {"memory": limits.memory, "cpus": limits.cpus, "pids": limits.pids},
-        "rw": {"mode": "755", **({} if limits.disk is None else {"size": str(limits.disk)})},
+        "rw": {"mode": "755", **({} if limits.disk is None else _bounds(limits.disk))},
         "init_layer": {
             "workdir": workdir,
             **_init_layer(options, hostname, mount_kinds, resolv_conf),
@@ -117,6 +118,10 @@ def make_plan(
     content["init_layer"]["key"] = _digest([content["init_layer"], content["layers"]])
     key = _digest(content)
     return Plan(key=key, content=content)
+
+
+def _bounds(size_bytes: int) -> dict[str, str]:
+    return {"size": str(size_bytes), "nr_inodes": str(files_of(size_bytes))}
 
 
 def _kept_capabilities(options: ContainerOptions) -> list[str]:
@@ -170,7 +175,7 @@ def _mount_steps(options: ContainerOptions, mount_kinds: Sequence[str]) -> list[
     Inside of a tmpfs, which is empty, the mount point is made; a folder of the host is not touched.
     """
     wanted: list[tuple[str, str, Step]] = [
-        (item.target, "tmpfs", ("tmpfs", item.target, item.size_bytes))
+        (item.target, "tmpfs", ("tmpfs", item.target, _bounds(item.size_bytes)))
         for item in options.tmpfs or ()
     ]
     mounts = zip(options.mounts or (), mount_kinds, strict=True)
@@ -208,7 +213,7 @@ def _init_steps(
         ("mount", "sysfs", "sys", "") if has_own_network else ("bind_host_sys",),
         *(("bind_device", name, *numbers) for name, numbers in DEVICES.items()),
         ("mount", "devpts", "dev/pts", f"newinstance,ptmxmode=0666,mode=0620{pts_gid}"),
-        ("mount", "tmpfs", "dev/shm", f"mode=1777,size={SHM_BYTES}"),
+        ("mount", "tmpfs", "dev/shm", SHM_OPTIONS),
         ("mount", "mqueue", "dev/mqueue", ""),
         ("forbid_user_namespaces",),
         *(("mask_file", path) for path in MASKED_FILES if os.path.exists(f"/{path}")),

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 PREFIX = ".rw-"
 BOUNDLESS_BYTES = 1 << 60
+MIN_FILES = 16384
+
+
+def files_of(size_bytes: int) -> int:
+    """Return how many files a tmpfs of a size may hold: empty ones take no room, but memory.
+
+    One for each page, a generous measure: ext4 has one for four.
+    """
+    return max(size_bytes // 4096, MIN_FILES)
 
 
 class RwLayer:
@@ -58,9 +67,10 @@ class RwLayer:
         Raises EBUSY for less than is in use. Taking the limit away instead ("size=0") would be for
         good: what is used is not counted then (shmem_reconfigure in mm/shmem.c).
         """
-        size = str(BOUNDLESS_BYTES if size_bytes is None else size_bytes)
+        size = BOUNDLESS_BYTES if size_bytes is None else size_bytes
         try:
-            mounts.reconfigure(self.folder_fd, {"size": size})
+            bounds = {"size": str(size), "nr_inodes": str(files_of(size))}
+            mounts.reconfigure(self.folder_fd, bounds)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise

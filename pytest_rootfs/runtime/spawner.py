@@ -201,6 +201,7 @@ class Spawner:
                 "stats": container.group.read(),
                 "disk_free_bytes": free.f_bavail * free.f_frsize,
                 "disk_used_bytes": (free.f_blocks - free.f_bfree) * free.f_frsize,
+                "disk_free_files": free.f_favail,
             },
         )
 

@@ -15,6 +15,7 @@ from pytest_rootfs.kernel import capabilities
 
 Network = Literal["none", "host"]
 DEFAULT_TMPFS_BYTES = 256 << 20
+SHM_BYTES = 64 << 20
 _RESERVED = ("/proc", "/sys", "/dev")
 
 

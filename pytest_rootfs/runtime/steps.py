@@ -135,7 +135,7 @@ def make_point(_start: Start, path: str, kind: str) -> None:
         os.close(folder_fd)
 
 
-def mount_tmpfs(_start: Start, path: str, size_bytes: int) -> None:
+def mount_tmpfs(_start: Start, path: str, bounds: dict[str, str]) -> None:
     """Mount a temporary file system where a person asked for one, with its folder's owner and mode.
 
     As runc does. One that is made for it is everybody's, like /tmp.
@@ -143,7 +143,7 @@ def mount_tmpfs(_start: Start, path: str, size_bytes: int) -> None:
     target_fd = _open_target(path)
     try:
         status = os.fstat(target_fd)
-        options = {"mode": f"{stat.S_IMODE(status.st_mode):o}", "size": str(size_bytes)}
+        options = {"mode": f"{stat.S_IMODE(status.st_mode):o}", **bounds}
         if OVERFLOW_ID not in (status.st_uid, status.st_gid):
             options |= {"uid": str(status.st_uid), "gid": str(status.st_gid)}
         attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV

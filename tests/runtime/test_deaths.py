@@ -238,7 +238,8 @@ def test_container_of_a_lost_spawner_is_dead(engine: Engine) -> None:
 
 def test_memory_is_the_reason_of_a_death() -> None:
     watch = LimitWatch(Limits(memory=32 << 20))
-    status = {"status": signal.SIGKILL, "stats": {"oom_kills": 1}, "disk_free_bytes": 1}
+    free = {"disk_free_bytes": 1, "disk_free_files": 1}
+    status = {"status": signal.SIGKILL, "stats": {"oom_kills": 1}, **free}
 
     death = deaths.explain("box", status, watch, [])
 
