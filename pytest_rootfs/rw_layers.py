@@ -135,7 +135,11 @@ class RwLayer:
         self, container: Container, *, clamp_mtime: int | None
     ) -> tuple[Descriptor, int]:
         """Write the rw layer to the store as an OCI layer; tell how many entries it has."""
-        args = {"hidden": self._plan.hidden, "clamp_mtime": clamp_mtime}
+        args = {
+            "hidden": self._plan.hidden,
+            "clamp_mtime": clamp_mtime,
+            "max_bytes": self._max_layer_bytes(),
+        }
         upper_fd = self._open_upper(container)
         try:
             with self._store.blobs.new() as writer:
@@ -147,6 +151,13 @@ class RwLayer:
         finally:
             os.close(upper_fd)
         return descriptor, int(packed["entries"])
+
+    def _max_layer_bytes(self) -> int:
+        """Return how large a layer may become: sparse files of a runaway must not fill the host."""
+        space = os.statvfs(self._store.root)
+        free = space.f_bavail * space.f_frsize
+        disk = self._plan.content["rw"].get("size")
+        return free if disk is None else min(free, 4 * int(disk))
 
     def _is_of_the_start(self, change: Change) -> bool:
         """Tell whether a change is what the start of the container has made.

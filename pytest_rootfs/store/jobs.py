@@ -57,16 +57,21 @@ def diff_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
 
 
 def pack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Pack: `{"hidden": [path…], "clamp_mtime": int | None}`, [out, upper, *layers topmost first].
+    """Pack: `{"hidden": [path…], "clamp_mtime": int | None, "max_bytes": int | None}`.
 
-    Returns PackResult's fields.
+    Descriptors: [out, upper, *layers topmost first]. Returns PackResult's fields.
     """
     out_fd, upper_fd, *layer_fds = fds
     _allow_many_files()
     base_fd = _base_view(layer_fds)
     with os.fdopen(out_fd, "wb", buffering=1 << 18, closefd=False) as out:
         result = pack(
-            upper_fd, base_fd, out, hidden=_hidden(args), clamp_mtime=args.get("clamp_mtime")
+            upper_fd,
+            base_fd,
+            out,
+            hidden=_hidden(args),
+            clamp_mtime=args.get("clamp_mtime"),
+            max_bytes=args.get("max_bytes"),
         )
     return asdict(result)
 

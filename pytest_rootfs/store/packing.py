@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.settings import shown_size
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, Kind, shown
 from pytest_rootfs.store.layers import WHITEOUT
@@ -42,14 +43,17 @@ def pack(
     *,
     hidden: Sequence[bytes] = (),
     clamp_mtime: int | None = None,
+    max_bytes: int | None = None,
 ) -> PackResult:
     """Write the difference between `upper_fd` and the image (`base_fd`, or -1) to `out`.
 
     Times are whole seconds, at most `clamp_mtime`; whiteouts have time 0. Raises ArchiveRejected
     for files named `.wh.…`, which every reader of the layer would take for deletions, and for
-    files that change while they are read. Memory does not grow with the size of files.
+    files that change while they are read, and before it writes more than `max_bytes`: a sparse file
+    takes no room in a container, but all of its size in an archive. Memory does not grow with the
+    size of files.
     """
-    packing = _Packing(out, clamp_mtime)
+    packing = _Packing(out, clamp_mtime, max_bytes)
     for found in compare(upper_fd, base_fd, hidden=hidden):
         packing.add(found)
     return packing.finish()
@@ -58,8 +62,9 @@ def pack(
 class _Packing:
     """One archive in the making."""
 
-    def __init__(self, out: BinaryIO, clamp_mtime: int | None) -> None:
+    def __init__(self, out: BinaryIO, clamp_mtime: int | None, max_bytes: int | None) -> None:
         self._out = out
+        self._max_bytes = max_bytes
         self._clamp_mtime = clamp_mtime
         self._digest = hashlib.sha256()
         self._size = 0
@@ -128,6 +133,15 @@ class _Packing:
         name = found.path[: len(found.path) - len(found.name)] + WHITEOUT + found.name
         self._tar.add(Entry(name=name, kind="file", mode=0))
 
+    def _check_size(self, found: Difference, size: int) -> None:
+        if self._max_bytes is not None and self._size + size > self._max_bytes:
+            raise ArchiveRejected(
+                f"{shown(found.path)} has {shown_size(size)}, and the layer may have "
+                f"{shown_size(self._max_bytes)} in all",
+                detail="it is the smaller of four times disk=… and of what the store has free",
+                hint="remove large or sparse files, or raise disk=…",
+            )
+
     def _add_file(self, found: Difference, upper: FileInfo) -> None:
         inode = (upper.stat.st_dev, upper.stat.st_ino)
         first = self._first_names.get(inode)
@@ -137,6 +151,7 @@ class _Packing:
         if upper.stat.st_nlink > 1:
             self._first_names[inode] = found.path
         if upper.type == "file":
+            self._check_size(found, upper.stat.st_size)
             content = read_chunks(found.parent_fd, found.name, upper.stat)
             self._tar.add(self._entry(found.path, "file", upper), content)
         elif upper.type != "socket":
