@@ -164,7 +164,7 @@ def test_start_killed_at_any_call_leaves_nothing(
     outcome = session.outcome()
 
     assert session.left() == []
-    # of a dead init a sentence tells, a dead spawner is replaced; with nobody dead, this tests nothing
+    # a sentence tells of a dead init, a dead spawner is replaced; if nobody died, this is no test
     assert "started" in outcome or re.search(r"errors\.Container(Error|Died): ", outcome), outcome
     assert f"started {session.warden}" not in outcome
 
