@@ -87,8 +87,11 @@ def _not_executed(error: StepFailed, call: Call) -> RootfsError | None:
 def _not_executable(error: StepFailed, call: Call, hint: str) -> RootfsError | None:
     if error.errno not in (errno.EACCES, errno.EPERM):
         return None
-    what = f"{error.filename} cannot be executed by user {call.user!r}"
-    return CommandNotExecutable(what, program=call.argv[0], hint=hint)
+    return CommandNotExecutable(
+        f"{error.filename} cannot be executed by user {call.user!r}",
+        program=call.argv[0],
+        hint=hint,
+    )
 
 
 def _bad_interpreter(error: StepFailed, call: Call) -> RootfsError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_rootfs.errors import CommandFailed, CommandTimeout, ContainerError
 from pytest_rootfs.errors import shown as shown_command
-from pytest_rootfs.runtime.client import CALL_TIMEOUT_S
+from pytest_rootfs.runtime.client import CALL_TIMEOUT_S, StepFailed
 from pytest_rootfs.runtime.endings import CompletedProcess, Ending
 from pytest_rootfs.runtime.process import Process
 
@@ -51,7 +51,7 @@ def finish(process: Process, data: bytes | None, limit_s: float) -> Outcome:
     try:
         is_late = process.finish(data, time.monotonic() + limit_s)
         if is_late:
-            process.kill_tree()
+            _kill(process)
             process.finish_killed(CALL_TIMEOUT_S)
     except BaseException:
         with contextlib.suppress(ContainerError, OSError):
@@ -59,12 +59,23 @@ def finish(process: Process, data: bytes | None, limit_s: float) -> Outcome:
         raise
     ending = process.ending
     if ending is None:
-        raise ContainerError(
-            f"command {shown_command(process.args)} cannot be killed: it ignores even SIGKILL",
-            hint="close the container; a file system or a device may be stuck",
-        )
+        raise _unkillable(process)
     process.record.timed_out = is_late
     out, err = process.take_output()
     if is_late:
         raise CommandTimeout(process.args, limit_s, stdout=out, stderr=err)
     return Outcome(args=process.args, ending=ending, stdout=out, stderr=err)
+
+
+def _kill(process: Process) -> None:
+    try:
+        process.kill_tree()
+    except StepFailed as error:
+        raise _unkillable(process) from error
+
+
+def _unkillable(process: Process) -> ContainerError:
+    return ContainerError(
+        f"command {shown_command(process.args)} cannot be killed: it ignores even SIGKILL",
+        hint="close the container: a file system or a device that it waits for may be stuck",
+    )

@@ -1,0 +1,226 @@
+"""Every error of the runtime is provoked once, and reads as it should.
+
+The texts are collected from the code: an error that is added without being provoked here fails the
+last test.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from error_form import assert_well_formed
+
+import pytest_rootfs
+from pytest_rootfs import errors
+from pytest_rootfs.engine import Engine, EngineSettings, _tree_of
+from pytest_rootfs.errors import HostUnsupported, RootfsError
+from pytest_rootfs.image import Image
+from pytest_rootfs.runtime import deaths, refusals, runs, session, starts
+from pytest_rootfs.runtime.client import StepFailed
+from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.limit_watch import LimitWatch
+from pytest_rootfs.runtime.spec import ContainerOptions, Limits, Mount
+
+PACKAGE = Path(pytest_rootfs.__file__).parent
+KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+SOURCES = [*(PACKAGE / "runtime").glob("*.py"), PACKAGE / "engine.py", PACKAGE / "rw_layers.py"]
+
+
+def step(name: str, code: int, subject: str = "") -> StepFailed:
+    text = os.strerror(code)
+    return StepFailed({"step": name, "errno": code, "text": text, "subject": subject})
+
+
+class Stage:
+    """Where errors are provoked: one engine for what can go on, one for what ends it."""
+
+    def __init__(self, engine: Engine, closing: ExitStack) -> None:
+        self.engine = engine
+        self._closing = closing
+
+    def start(self, image: Image | str = "minimal", **options: object) -> Container:
+        """Start a container that is closed at the end."""
+        checked = ContainerOptions.from_keywords(options)
+        return self._closing.enter_context(self.engine.start(image, options=checked))
+
+    def run(self, *words: str, **call: Any) -> object:  # Any: whatever `run` takes
+        """Run a command in a new container."""
+        return self.start().run(list(words), **call)
+
+    def closed(self) -> Container:
+        """Return a closed container."""
+        container = self.start()
+        container.close()
+        return container
+
+    def killed(self) -> Container:
+        """Return a killed container."""
+        container = self.start()
+        container.kill()
+        return container
+
+    def script(self, text: str) -> object:
+        """Run a program with that text."""
+        container = self.start()
+        container.path("/s").write_text(text)
+        container.path("/s").chmod(0o755)
+        return container.run(["/s"])
+
+    def lost(self) -> object:
+        """Ask for a container whose spawner was killed."""
+        own = Engine(EngineSettings(store=self.engine.store.root, makes_ahead=False), warn=print)
+        self._closing.callback(own.close)
+        container = own.start("minimal")
+        fields = Path(f"/proc/{container.pid}/stat").read_text().rpartition(") ")[2].split()
+        os.kill(int(fields[1]), signal.SIGKILL)
+        return container.stats()
+
+    def unlimited(self) -> object:
+        """Ask for a limit where no cgroup may be used."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTEST_ROOTFS_CGROUP", "none")
+            own = Engine(EngineSettings(store=self.engine.store.root), warn=print)
+            self._closing.callback(own.close)
+            return own.start("minimal", options=ContainerOptions(cpus=1.0))
+
+    def refuse_spawner(self) -> object:
+        """Have the spawner refuse a call."""
+        container = self.start()
+        home: Any = container._home  # Any: a RwLayer, of which the runtime does not know
+        return home._call(container, "tree", path="/nonesuch", readonly=True, recursive=True)
+
+
+def unkillable(_stage: Stage) -> object:
+    def refuse() -> None:
+        raise step("kill_tree", errno.ETIMEDOUT, "kill")
+
+    process = SimpleNamespace(args=["dd"], finish=lambda *_: True, kill_tree=refuse)
+    return runs.finish(process, None, 1.0)  # type: ignore[arg-type]  # no real one can be stuck
+
+
+def raised(error: RootfsError) -> Callable[[Stage], object]:
+    """Return a provocation for what needs another host: the error of its cause."""
+
+    def provoke(_stage: Stage) -> object:
+        raise error
+
+    return provoke
+
+
+DEAD = {"stats": {}, "disk_free_bytes": 1, "disk_free_files": 1}
+GONE = Mount(source=Path("/nonesuch"), target="/mnt")
+CALL = SimpleNamespace(argv=["prog"], command=["prog"], user="0", cwd="/")
+NO_LIMITS = LimitWatch(Limits())
+PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
+    "closed": lambda stage: stage.closed().run(["true"]),
+    "given up": lambda stage: stage.closed().changes(),
+    "killed by the test": lambda stage: stage.killed().run(["true"]),
+    "lost": Stage.lost,
+    "refused by the spawner": Stage.refuse_spawner,
+    "init silent": raised(deaths.explain("box", {**DEAD, "status": None}, NO_LIMITS, [])),
+    "init ended": raised(deaths.explain("box", {**DEAD, "status": 9}, NO_LIMITS, [])),
+    "failed": lambda stage: stage.run("false"),
+    "late": lambda stage: stage.run("sleep", "100", timeout=0.01),
+    "unkillable": unkillable,
+    "not found": lambda stage: stage.run("nonesuch"),
+    "no shell": lambda stage: stage.start("scratch").run("true"),
+    "folder": lambda stage: stage.run("/etc"),
+    "no x bit": lambda stage: stage.run("/etc/passwd"),
+    "no binary": lambda stage: stage.script("text"),
+    "no interpreter": lambda stage: stage.script("#!/nonesuch\n"),
+    "bad interpreter": lambda stage: stage.script("#!/etc\n"),
+    "endless interpreters": lambda stage: stage.script("#!/s\n"),
+    "too long": lambda stage: stage.run("true", "x" * 200_000),
+    "no processes": raised(refusals.refused(step("exec", errno.EAGAIN), CALL)),  # type: ignore[arg-type]  # enough of one
+    "exec": raised(refusals.refused(step("exec", errno.EIO, "/prog"), CALL)),  # type: ignore[arg-type]  # as above
+    "no folder": lambda stage: stage.run("true", cwd="/nonesuch"),
+    "no user": lambda stage: stage.run("true", user="nonesuch"),
+    "no id": lambda stage: stage.run("true", user="70000"),
+    "no limit": Stage.unlimited,
+    "no source": lambda stage: stage.start(mounts=[("/nonesuch/x", "/mnt")]),
+    "no tree": lambda stage: _tree_of(stage.engine.session, GONE),
+    "no mount point": lambda stage: stage.start(mounts=[("/etc", "/etc/passwd")]),
+    "no start": lambda stage: stage.start(Image.scratch().file("/proc", "x")),
+    "init killed": raised(starts.died(signal.SIGKILL)),
+    "init ended early": raised(starts.died(256)),
+}
+HOSTS = {
+    "AppArmor": (errno.EPERM, "apparmor_restrict_unprivileged_userns=0"),
+    "denied": (errno.EPERM, "unprivileged_userns_clone=1"),
+    "no more": (errno.ENOSPC, "max_user_namespaces="),
+    "other": (errno.EINVAL, ""),
+}
+
+
+def provoked(engine: Engine, name: str) -> RootfsError:
+    with ExitStack() as closing, pytest.raises(RootfsError) as caught:
+        PROVOCATIONS[name](Stage(engine, closing))
+    return caught.value
+
+
+def provoked_by_host(monkeypatch: pytest.MonkeyPatch, setting: Path, name: str) -> RootfsError:
+    setting.write_text("1" if name == "AppArmor" else "0")
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "APPARMOR", setting)
+        patch.setattr(os, "getuid", lambda: 1000)
+        return session.explained(step("unshare", HOSTS[name][0]))
+
+
+@pytest.mark.parametrize("name", PROVOCATIONS)
+def test_error_is_well_formed(engine: Engine, name: str) -> None:
+    assert_well_formed(provoked(engine, name))
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_error_of_a_host_is_well_formed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    error = provoked_by_host(monkeypatch, tmp_path / "setting", name)
+
+    assert isinstance(error, HostUnsupported)
+    assert_well_formed(error)
+    assert HOSTS[name][1] in error.hint
+
+
+def templates() -> Iterator[tuple[str, str]]:
+    """Yield place and text, as a pattern, of every error that the runtime can raise."""
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            name = node.func.id if isinstance(node.func, ast.Name) else ""
+            if name in KINDS and isinstance(node.args[0], (ast.JoinedStr, ast.Constant)):
+                yield f"{source.name}:{node.lineno}", pattern(node.args[0])
+
+
+def pattern(text: ast.JoinedStr | ast.Constant) -> str:
+    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+    return "".join(
+        re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".*" for part in parts
+    )
+
+
+@pytest.mark.slow
+def test_no_error_is_left_out(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [provoked(engine, name).what for name in PROVOCATIONS]
+    said += [provoked_by_host(monkeypatch, tmp_path / "setting", name).what for name in HOSTS]
+
+    left_out = [
+        f"{place}: {text}"
+        for place, text in templates()
+        if not any(re.fullmatch(text, what, re.DOTALL) for what in said)
+    ]
+
+    assert left_out == []
