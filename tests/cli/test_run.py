@@ -49,6 +49,7 @@ def test_run_reads_only_when_interactive() -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, expected, b"")
 
 
+@needs("subids")
 def test_run_takes_the_marks_keywords(call: Call, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "file").write_text("from the host\n")
