@@ -121,7 +121,8 @@ class SucceedingCommand:
             with contextlib.closing(process):
                 outcome = runs.finish(process, None, max(left_s, SHORTEST_TRY_S))
         except CommandTimeout as late:
-            self._seen = f"its last try did not end\n{late.detail}"
+            # a try that the end of the time has cut short tells less than the one before
+            self._seen = self._seen or f"its only try did not end\n{late.detail}"
             return False
         finally:
             process.record.timed_out = False  # no limit that somebody had set was hit

@@ -168,20 +168,22 @@ def test_command_is_tried_until_it_succeeds(container: Container) -> None:
     assert [record.returncode for record in container.commands] == [0]
 
 
+@pytest.mark.slow
 def test_timeout_says_how_the_command_failed(container: Container) -> None:
-    with pytest.raises(TimeoutError, match=r"command `.*` does not succeed after 0\.1 s") as late:
-        container.wait_for(command="echo not yet >&2; exit 7", timeout=0.1)
+    with pytest.raises(TimeoutError, match=r"command `.*` does not succeed after 0\.5 s") as late:
+        container.wait_for(command="echo not yet >&2; exit 7", timeout=0.5)
 
     assert late.value.detail == "its last try ended with exit status 7\n  not yet"  # type: ignore[attr-defined]  # ours
-    assert [record.returncode for record in container.commands] == [7]
+    assert len(container.commands) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_once")
 def test_command_gets_what_is_left_of_the_time(container: Container) -> None:
-    with pytest.raises(TimeoutError, match=r"does not succeed after 0\.1 s") as late:
-        container.wait_for(command="echo begun; sleep 100", timeout=0.1)
+    with pytest.raises(TimeoutError, match="does not succeed after 1 s") as late:
+        container.wait_for(command="echo begun; sleep 100", timeout=1)
 
-    assert "its last try did not end" in late.value.detail  # type: ignore[attr-defined]  # ours
+    assert "its only try did not end" in late.value.detail  # type: ignore[attr-defined]  # ours
     assert "begun" in late.value.detail  # type: ignore[attr-defined]  # ours
     assert (container.processes(), container.limits_hit()) == ([], [])
 
