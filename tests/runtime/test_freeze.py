@@ -13,8 +13,12 @@ import pytest
 from features import needs
 
 from pytest_rootfs.errors import CommandTimeout, ContainerDied, ContainerError
+from pytest_rootfs.runtime import launch
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.process import Process
+from pytest_rootfs.runtime.records import CommandRecord
+from pytest_rootfs.runtime.refusals import StandsStill
+from pytest_rootfs.runtime.terms import Terms
 
 COUNT = "while :; do echo >> /tmp/count; done"
 FORK = "while :; do (read x < /dev/null; echo >> /tmp/count) & wait; done"
@@ -104,6 +108,11 @@ def test_init_refuses_what_slips_through(container: Container) -> None:
     thread = threading.Thread(target=container.run, args=(["touch", "/ran"],))
     thread.start()
     assert until(lambda: len(container.commands) == 1)
+    call = launch.prepare(
+        ["true"], container.defaults, env=None, cwd=None, user=None, stdio=(None,) * 3, tty=False
+    )
+    with pytest.raises(StandsStill):
+        container._life.agent.start(call, Terms(), CommandRecord(argv=["true"]))
     assert not container.path("/ran").exists()
 
     container._life._go_on()
@@ -150,6 +159,17 @@ def test_packing_does_not_thaw(counting: Container) -> None:
     counting.changes()
 
     assert not is_counting(counting)
+
+
+def test_nothing_runs_while_packing(counting: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[bool] = []
+    monkeypatch.setattr(
+        counting._home, "pack_counted", lambda *_, **__: (counted.append(is_counting(counting)), 0)
+    )
+
+    counting.pack_layer()
+
+    assert counted == [False]
 
 
 def test_packing_keeps_stopped_what_was(container: Container) -> None:
