@@ -26,9 +26,11 @@ FORK = "while :; do (read x < /dev/null; echo >> /tmp/count) & wait; done"
 
 def until(holds: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 10
-    while not holds() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if holds():
+            return True
         time.sleep(0.001)
-    return holds()
+    return False
 
 
 def count(container: Container) -> int:
