@@ -226,7 +226,7 @@ def test_init_that_fails_leaves_the_container_dead(start: Start, tmp_path: Path)
     source.unlink()
     source.mkdir()  # a folder does not go onto the place of a file
 
-    with pytest.raises(ContainerError, match="one is a folder and the other is not"):
+    with pytest.raises(ContainerError, match="on /mnt/here: one is a folder and the other is not"):
         container.restart()
 
     assert not Path(f"/proc/{container.pid}").exists()
