@@ -131,7 +131,9 @@ class Engine:
 
     def facts(self) -> HostFacts:
         """Say what containers will have here: a guess that starts nothing, in a millisecond."""
-        kind, controllers = cgroups.survey(os.environ.get(cgroups.SETTING))
+        kind, controllers = cgroups.survey(
+            os.environ.get(cgroups.SETTING), cgroups.systemd_sockets(os.environ)
+        )
         return HostFacts(
             mode=self.ids.mode,
             cgroup=kind,

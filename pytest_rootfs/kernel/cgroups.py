@@ -3,7 +3,9 @@
 The warden, which has the rights of whoever runs pytest, makes one session folder in every
 hierarchy that can be used (`find_parent`); the spawner, forked from it, makes one group a
 container below (`Parent.create`) through the descriptors it inherits. Candidates are tried, not
-assumed: a process joins, a folder is made and removed by the owner-to-be.
+assumed: a process joins, a folder is made and removed by the owner-to-be. In order: what the user
+names; our own folder, if it is ours to divide (`cgroups_rights`); a scope that systemd makes for
+us (`cgroups_scope`); the nearest folder above that is writable.
 
 Only folders named `pytest-rootfs-…` are ever made or removed, and no process is moved but out of a
 folder that was handed to us. Raises `OSError` only.
@@ -13,42 +15,69 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import signal
 
 from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel import cgroups_layout as layout
+from pytest_rootfs.kernel import cgroups_reasons as reasons
+from pytest_rootfs.kernel import cgroups_rights as rights
+from pytest_rootfs.kernel import cgroups_scope as scope
 from pytest_rootfs.kernel import cgroups_v2 as v2
 from pytest_rootfs.kernel.cgroups_layout import CONTROLLERS, FIGURES_ONLY
+from pytest_rootfs.kernel.cgroups_reasons import SETTING
+from pytest_rootfs.kernel.cgroups_scope import systemd_sockets
 from pytest_rootfs.kernel.cgroups_session import FIGURES, Group, Parent
 from pytest_rootfs.kernel.cgroups_v1 import V1Hierarchy
 from pytest_rootfs.kernel.cgroups_v2 import V2Hierarchy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from pytest_rootfs.kernel.cgroups_files import Owner
     from pytest_rootfs.kernel.cgroups_hierarchy import Hierarchy
     from pytest_rootfs.kernel.cgroups_layout import Kind, Mount
 
-__all__ = ["CONTROLLERS", "FIGURES", "SETTING", "Group", "Parent", "find_parent", "survey"]
+__all__ = [
+    "CONTROLLERS",
+    "FIGURES",
+    "SETTING",
+    "Group",
+    "Parent",
+    "find_parent",
+    "survey",
+    "systemd_sockets",
+]
 
-SETTING = "PYTEST_ROOTFS_CGROUP"
-"""The environment variable whose value is `find_parent`'s `explicit`."""
+TRIAL_S = 5.0
+"""How long a trial may take: longer than any lock of the kernel's is held."""
 
 
 def find_parent(
-    explicit: str | None = None, owner: Owner | None = None, *, init_pids: int = 1
+    explicit: str | None = None,
+    owner: Owner | None = None,
+    *,
+    init_pids: int = 1,
+    sockets: Sequence[str] | None = None,
 ) -> Parent:
     """Find where groups can be made, make the session's folders there, and try them.
 
     `explicit` is the user's setting, and then the only place that is tried: a path below a control
     group mount, or one relative to every mount; several are joined by ":". `owner` is the (uid,
     gid) on the host that the spawner will have. `init_pids` is what an init needs of `pids` on v1,
-    where it is in the limited group. Raises nothing for lack of rights: that is in `reasons`.
+    where it is in the limited group. `sockets` are those of the user's systemd, which may be asked
+    to move the *calling process* into a scope; None forbids that. Raises nothing for lack of
+    rights: that is in `reasons`.
     """
     mounts = _useful_mounts()
-    parent = Parent(files.session_name(), layout.kind_of(mounts))
     failures: dict[str, str] = {}
+    no_scope: dict[str, str] = {}
+    if explicit is None and sockets is not None:
+        no_scope = _enter_scope(mounts, sockets)
+        mounts = _useful_mounts()
+    parent = Parent(files.session_name(), layout.kind_of(mounts))
     for mount in mounts:
         made = _make(mount, explicit, parent.name, owner, failures)
         if isinstance(made, V1Hierarchy):
@@ -56,20 +85,36 @@ def find_parent(
         if made is not None:
             parent.hierarchies.append(made)
     _drop_unusable(parent, owner, failures)
-    _conclude(parent, failures)
+    _conclude(parent, {**failures, **no_scope})
     return parent
 
 
-def survey(explicit: str | None = None) -> tuple[Kind, dict[str, bool]]:
+def survey(
+    explicit: str | None = None, sockets: Sequence[str] | None = None
+) -> tuple[Kind, dict[str, bool]]:
     """Guess, by looking only, what `find_parent` would find: for a report's header, in 1 ms."""
     mounts = _useful_mounts()
     usable = dict.fromkeys(CONTROLLERS, False)
     for mount in mounts:
+        if explicit is None and sockets and rights.lacks_delegation(mount):
+            found = scope.controllers(mount.ancestry(), mount.controllers)
+            usable.update({name: True for name in found if name in usable})
         for folder, controllers in _candidates(mount, explicit):
             if os.access(folder, os.W_OK | os.X_OK):
                 usable.update({name: True for name in controllers if name in usable})
                 break
     return layout.kind_of(mounts) if any(usable.values()) else "none", usable
+
+
+def _enter_scope(mounts: list[Mount], sockets: Sequence[str]) -> dict[str, str]:
+    """Have systemd put us where we may make groups, if it takes that; else say why it does not."""
+    for mount in mounts:
+        if set(mount.controllers) & set(CONTROLLERS) and rights.lacks_delegation(mount):
+            try:
+                scope.enter(sockets)
+            except OSError as error:
+                return dict.fromkeys(mount.controllers, reasons.of_no_scope(mount.own, error))
+    return {}
 
 
 def _useful_mounts() -> list[Mount]:
@@ -99,21 +144,9 @@ def _explicit_folders(mount: Mount, explicit: str) -> list[str]:
 
 
 def _v2_offer(mount: Mount, folder: str, explicit: str | None) -> tuple[str, ...]:
-    can_enable = _may_prepare(mount, folder, explicit)
+    can_enable = explicit is not None or rights.is_ours(mount, folder)
     found = v2.available_in(folder) if can_enable else v2.enabled_in(folder)
     return tuple(name for name in (*CONTROLLERS, *FIGURES_ONLY) if name in found)
-
-
-def _may_prepare(mount: Mount, folder: str, explicit: str | None) -> bool:
-    """Tell whether a v2 folder is ours to enable controllers in, and to move processes below.
-
-    That is: named by the user, or delegated by systemd to us; and the root of the tree, where
-    enabling one more takes nothing from anybody. Asking systemd for a scope of our own
-    (StartTransientUnit) would be one more candidate in front of these.
-    """
-    if explicit is not None or v2.is_tree_root(folder):
-        return True
-    return folder == mount.own and v2.is_delegated(folder)
 
 
 def _make(
@@ -122,16 +155,18 @@ def _make(
     """Make the session's folder in the first candidate that takes it, or say why none does."""
     candidates = _candidates(mount, explicit)
     if not candidates:
-        failures.update(dict.fromkeys(mount.controllers, _no_candidate(mount, explicit)))
+        failures.update(dict.fromkeys(mount.controllers, reasons.of_no_folder(mount, explicit)))
     for folder, controllers in candidates:
         try:
             made = _make_in(folder, mount, explicit, name, controllers, owner)
         except OSError as error:
             for controller in mount.controllers:
-                failures.setdefault(controller, _refused(mount, error))
+                failures.setdefault(controller, reasons.of_refused_folder(mount, error))
             continue
         for controller in mount.controllers:
-            failures[controller] = made.missing.get(controller) or _not_given(controller, folder)
+            failures[controller] = made.missing.get(controller) or reasons.of_not_given(
+                controller, folder
+            )
         return made
     return None
 
@@ -146,7 +181,7 @@ def _make_in(
 ) -> Hierarchy:
     if mount.version == 1:
         return V1Hierarchy(folder, name, controllers, owner)
-    if _may_prepare(mount, folder, explicit):
+    if explicit is not None or rights.is_ours(mount, folder):
         _prepare(folder, controllers)
     return V2Hierarchy(folder, name, controllers, owner)
 
@@ -168,7 +203,7 @@ def _drop_unusable(parent: Parent, owner: Owner | None, failures: dict[str, str]
     hierarchies = parent.hierarchies[:]
     for hierarchy, number in zip(hierarchies, _try_all(hierarchies, owner), strict=True):
         if number:
-            what = f"joining {hierarchy.folder.path} fails: {os.strerror(number)}"
+            what = reasons.of_failed_trial(hierarchy.folder.path, number)
             failures.update(dict.fromkeys(hierarchy.controllers, what))
         if number or not set(hierarchy.controllers) - {"io"}:
             hierarchy.remove()
@@ -185,10 +220,17 @@ def _try_all(hierarchies: list[Hierarchy], owner: Owner | None) -> list[int]:
     if pid == 0:
         _run_trial(hierarchies, owner, writing)
     os.close(writing)
+    ready = select.poll()
+    ready.register(reading, select.POLLIN)
+    in_time = bool(ready.poll(TRIAL_S * 1000))
+    if not in_time:
+        os.kill(pid, signal.SIGKILL)
     answer = os.read(reading, 4096)
     os.close(reading)
     os.waitpid(pid, 0)
-    return list(answer) if len(answer) == len(hierarchies) else [errno.EPERM] * len(hierarchies)
+    if len(answer) == len(hierarchies):
+        return list(answer)
+    return [errno.EPERM if in_time else errno.ETIMEDOUT] * len(hierarchies)
 
 
 def _run_trial(hierarchies: list[Hierarchy], owner: Owner | None, answer_fd: int) -> NoReturn:
@@ -226,63 +268,8 @@ def _conclude(parent: Parent, failures: dict[str, str]) -> None:
         if name in usable:
             continue
         if name in disabled:
-            parent.reasons[name] = (
-                f"the kernel has the {name} controller switched off; "
-                f"boot it with cgroup_enable={name}"
-            )
-        elif name in failures:
-            parent.reasons[name] = failures[name]
+            parent.reasons[name] = reasons.of_switched_off(name)
         else:
-            parent.reasons[name] = (
-                f"no control group file system with the {name} controller is mounted; "
-                "in a container: start it with --privileged, or mount /sys/fs/cgroup into it"
-            )
+            parent.reasons[name] = failures.get(name) or reasons.of_no_mount(name)
     if not any(parent.controllers.values()):
         parent.kind = "none"
-
-
-def _refused(mount: Mount, error: OSError) -> str:
-    """Say why a folder could not be made, with the way out."""
-    what = f"{error.filename}: {error.strerror}"
-    if mount.is_read_only or error.errno == errno.EROFS:
-        return (
-            f"{mount.path} is mounted read-only, as in a container without privileges; "
-            "start that container with --privileged"
-        )
-    if error.errno not in (errno.EACCES, errno.EPERM):
-        return f"{what}; name a folder that can be used in {SETTING}"
-    if mount.version == 2:
-        return f"{what}; {_WAY_OUT_V2}"
-    return (
-        f"{what}; run pytest as root, or let root make a folder for you, `mkdir {mount.path}/tests "
-        f"&& chown -R $USER {mount.path}/tests` and so in every hierarchy, and set {SETTING}=tests"
-    )
-
-
-_WAY_OUT_V2 = (
-    "run `systemd-run --user --scope --property=Delegate=yes pytest …`, or run pytest as root"
-)
-
-
-def _no_candidate(mount: Mount, explicit: str | None) -> str:
-    if explicit is not None:
-        return f"{SETTING}={explicit} names no folder below {mount.path} with usable controllers"
-    if mount.own is None:
-        return (
-            f"our own control group lies outside of what is mounted at {mount.path}; "
-            f"name a folder below it in {SETTING}"
-        )
-    what = f"no controller is enabled for the children of {mount.own} or above it"
-    if os.access(mount.own, os.W_OK):
-        return f"{what}; set {SETTING}={mount.own} to have its processes moved into a leaf for that"
-    return f"{what}; {_WAY_OUT_V2}"
-
-
-def _not_given(name: str, base: str) -> str:
-    if name in v2.available_in(base):
-        return f"the {name} controller is not enabled for the children of {base}; {_WAY_OUT_V2}"
-    return (
-        f"the {name} controller is not delegated to {base}; let root put `[Service]` and "
-        "`Delegate=cpu cpuset io memory pids` into "
-        "/etc/systemd/system/user@.service.d/delegate.conf and log in again"
-    )

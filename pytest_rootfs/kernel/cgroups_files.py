@@ -162,8 +162,10 @@ def session_name() -> str:
 def is_orphan(name: str) -> bool:
     """Tell whether a session folder's name says that its owner is gone."""
     parts = name.removeprefix(PREFIX).split("-")
-    if not name.startswith(PREFIX) or len(parts) != 3 or not parts[1].isdigit():
+    if not name.startswith(PREFIX) or len(parts) != 3:
         return False
+    if not (parts[1].isdigit() and parts[2].isdigit()):
+        return False  # systemd's own, which ends in .scope
     boot_id8, pid, started = parts
     return boot_id8 != _boot_id8() or start_time(int(pid)) != started
 
@@ -208,8 +210,13 @@ def _boot_id8() -> str:
 
 def start_time(pid: int) -> str | None:
     """Return field 22 of /proc/PID/stat (proc(5)); None for a process that is gone or a zombie."""
+    fields = stat_fields(pid)
+    return None if not fields or fields[0] in ("Z", "X") else fields[19]
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return /proc/PID/stat from field 3, the state, on; nothing for a process that is gone."""
     try:
-        fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in ("Z", "X") else fields[19]
+        return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pytest_rootfs.kernel import cgroups_files as files
@@ -43,6 +44,7 @@ class Hierarchy:
             raise
         try:
             self.folder = Folder(os.path.join(base, name))
+            self._refuse_frozen()
             self.missing = self.set_up(controllers)
             self.controllers = tuple(c for c in controllers if c not in self.missing)
             self.entrance_fd = self.folder.open(self.entrance, os.O_WRONLY)
@@ -53,8 +55,17 @@ class Hierarchy:
             self.close()
             raise
 
+    def _refuse_frozen(self) -> None:
+        """Refuse a folder that has inherited the frozen state: who joins would stop, for ever."""
+        if self.is_frozen():
+            raise OSError(errno.EBUSY, "frozen", self.folder.path)
+
     def set_up(self, controllers: tuple[str, ...]) -> dict[str, str]:
         """Prepare the new folder; return which controllers do not work in it, and why."""
+        raise NotImplementedError
+
+    def is_frozen(self) -> bool:
+        """Tell whether processes in the new folder do not run."""
         raise NotImplementedError
 
     def limit(self, name: str, controller: str, value: LimitValue) -> None:

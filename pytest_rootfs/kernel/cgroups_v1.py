@@ -49,6 +49,10 @@ class V1Hierarchy(Hierarchy):
             controller: f"this kernel has no {_LIMIT_FILES[controller]}" for controller in absent
         }
 
+    def is_frozen(self) -> bool:
+        """Tell whether the freezer, if it is mounted together with these, holds processes."""
+        return (self.folder.read("freezer.state") or "THAWED\n") != "THAWED\n"
+
     def limit(self, name: str, controller: str, value: LimitValue) -> None:
         """Change a limit of a group, in use or not; None takes it away."""
         if controller == "memory":

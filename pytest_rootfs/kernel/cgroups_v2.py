@@ -54,6 +54,10 @@ class V2Hierarchy(Hierarchy):
         self._counts_swap = self.folder.has(f"{INIT}/memory.swap.max")
         return refused
 
+    def is_frozen(self) -> bool:
+        """Tell whether this folder, or one above it, was told to freeze (since 5.2)."""
+        return files.keyed_in(self.folder.read("cgroup.events")).get("frozen") == 1
+
     def limit(self, name: str, controller: str, value: LimitValue) -> None:
         """Change a limit of a group, in use or not; None takes it away."""
         if controller == "memory":

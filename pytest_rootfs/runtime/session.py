@@ -200,6 +200,7 @@ class Session:
             "layers_path": str(layers_path),
             "makes_ahead": self._makes_ahead,
             "cgroup": os.environ.get(cgroups.SETTING),
+            "systemd": cgroups.systemd_sockets(os.environ),
         }
         try:
             answer, _ = self._warden.call(message, [spawner_fd, layers_fd])

@@ -113,8 +113,21 @@ class Warden:
         self._layers_path = message["layers_path"]
         self._layers_fd = os.dup(fds[1])
         owner = message["uid_map"][0][1], message["gid_map"][0][1]
-        self._parent = cgroups.find_parent(message["cgroup"], owner=owner)
-        self._parent.sweep()  # what sessions left whose warden was killed
+        self._parent = parent = cgroups.find_parent(
+            message["cgroup"], owner=owner, sockets=message["systemd"]
+        )
+        parent.sweep()  # what sessions left whose warden was killed
+        unshared_r, mapped_w = self._fork_spawner(
+            parent, fds[0], makes_ahead=message["makes_ahead"]
+        )
+        self._join_spawner(message, unshared_r, mapped_w)
+        facts = {"kind": parent.kind, "controllers": parent.controllers, "reasons": parent.reasons}
+        protocol.send(reply, {"cgroup": facts})
+
+    def _fork_spawner(
+        self, parent: cgroups.Parent, control_fd: int, *, makes_ahead: bool
+    ) -> tuple[int, int]:
+        """Fork it; return our ends of the pipes by which it asks for its id maps and gets them."""
         unshared_r, unshared_w = os.pipe()
         mapped_r, mapped_w = os.pipe()
         warden_pid = os.getpid()
@@ -127,22 +140,14 @@ class Warden:
                 if os.getppid() != warden_pid:
                     os._exit(1)
                 layers = self._layers_tree() if self._is_rootful else self._layers_path
-                spawner.main(
-                    fds[0],
-                    (unshared_w, mapped_r),
-                    layers,
-                    self._parent,
-                    makes_ahead=message["makes_ahead"],
-                )
+                handshake = unshared_w, mapped_r
+                spawner.main(control_fd, handshake, layers, parent, makes_ahead=makes_ahead)
             finally:
                 os._exit(1)
         os.close(unshared_w)
         os.close(mapped_r)
         self._spawner_pidfd = os.pidfd_open(self._spawner_pid)
-        self._join_spawner(message, unshared_r, mapped_w)
-        parent = self._parent
-        facts = {"kind": parent.kind, "controllers": parent.controllers, "reasons": parent.reasons}
-        protocol.send(reply, {"cgroup": facts})
+        return unshared_r, mapped_w
 
     def _join_spawner(self, message: Message, unshared_r: int, mapped_w: int) -> None:
         try:

@@ -13,8 +13,12 @@ from typing import NoReturn
 
 import pytest
 
-ACCOUNTS = ("root", "ordinary user")
-"""Features of who runs the suite, not of the machine: CI runs it as both, so it may skip."""
+ACCOUNTS = ("root", "ordinary user", "systemd user session")
+"""Features of who runs the suite, not of the machine: CI runs it as all of them, so it may skip.
+
+The session of a user whom systemd serves, and whose control group is not delegated, is what
+`tests/guest` gives: a machine in CI has none.
+"""
 
 
 def needs(*names: str) -> pytest.MarkDecorator:
@@ -58,7 +62,7 @@ def _controller(name: str) -> Callable[[], str]:
     def check() -> str:
         from pytest_rootfs.kernel import cgroups
 
-        kind, usable = cgroups.survey()
+        kind, usable = cgroups.survey(sockets=cgroups.systemd_sockets(os.environ))
         return "" if usable[name] else f"no {name} controller may be used here (cgroups: {kind})"
 
     return check
@@ -72,9 +76,19 @@ def _ordinary_user() -> str:
     return "only an ordinary user can" if os.getuid() == 0 else ""
 
 
+def _systemd_user_session() -> str:
+    from pytest_rootfs.kernel import cgroups_layout, cgroups_rights, cgroups_scope
+
+    if not cgroups_scope.systemd_sockets(os.environ):
+        return "no systemd serves this user"
+    is_needed = any(map(cgroups_rights.lacks_delegation, cgroups_layout.read_mounts()))
+    return "" if is_needed else "our control group is delegated already, or on cgroup v1"
+
+
 _CHECKS: dict[str, Callable[[], str]] = {
     "root": _root,
     "ordinary user": _ordinary_user,
+    "systemd user session": _systemd_user_session,
     "userns": _user_namespaces,
     "subids": _subordinate_ids,
     "memory": _controller("memory"),
