@@ -97,13 +97,14 @@ def parse_own(text: str) -> dict[str, str]:
 
 
 def parse_mounts(mountinfo: str, own_paths: dict[str, str]) -> list[Mount]:
-    """Return the control group mounts in mountinfo; a later mount on the same point hides one."""
+    """Return the control group mounts in mountinfo that are not hidden by another mount."""
     mounts: dict[str, Mount] = {}
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         fields, (fs_type, _, options) = left.split(), right.split(" ", 2)
         path, is_read_only = _unescaped(fields[4]), "ro" in fields[5].split(",")
-        mounts.pop(path, None)
+        if not fs_type.startswith("cgroup") or not _is_seen(path, fields[2]):
+            continue
         if fs_type == "cgroup2":
             version, controllers, key = 2, _v2_controllers(path), ""
         elif fs_type == "cgroup":
@@ -124,11 +125,20 @@ def parse_mounts(mountinfo: str, own_paths: dict[str, str]) -> list[Mount]:
     return list(mounts.values())
 
 
+def _is_seen(path: str, device: str) -> bool:
+    """Tell whether a path leads to that file system, not to one mounted there or above later."""
+    try:
+        found = os.stat(path).st_dev
+    except OSError:
+        return False
+    return f"{os.major(found)}:{os.minor(found)}" == device
+
+
 def _v2_controllers(path: str) -> tuple[str, ...]:
     try:
         available = read_text(f"{path}/cgroup.controllers").split()
     except OSError:
-        return ()  # hidden below another mount, or gone: whoever tries it is told
+        return ()  # not for us to read, or gone: whoever tries it is told
     return tuple(name for name in (*CONTROLLERS, *FIGURES_ONLY) if name in available)
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pytest_rootfs.kernel.cgroups_layout import kind_of, parse_mounts, parse_own
 
 
+def device_of(path: Path) -> str:
+    device = path.stat().st_dev
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
 def v1_line(path: Path, *, root: str = "/", options: str = "rw,memory", flags: str = "rw") -> str:
     shown = str(path).replace(" ", "\\040")
-    return f"35 31 0:32 {root} {shown} {flags},relatime shared:9 - cgroup cgroup {options}"
+    device = device_of(path)
+    return f"35 31 {device} {root} {shown} {flags},relatime shared:9 - cgroup cgroup {options}"
 
 
 def test_own_paths_are_keyed_by_controller() -> None:
@@ -51,8 +58,8 @@ def test_own_folder_outside_of_mount_is_unseen(tmp_path: Path) -> None:
         assert mount.ancestry() == []
 
 
-def test_later_mount_hides_the_earlier(tmp_path: Path) -> None:
-    text = f"{v1_line(tmp_path)}\n36 35 0:40 / {tmp_path} rw - tmpfs tmpfs rw"
+def test_hidden_mount_is_left_out(tmp_path: Path) -> None:
+    text = f"35 31 0:0 / {tmp_path} rw - cgroup cgroup rw,memory"
 
     assert parse_mounts(text, {"memory": "/"}) == []
 
@@ -73,8 +80,11 @@ def test_hierarchy_without_our_controllers_is_left_out(tmp_path: Path) -> None:
 
 
 def test_arrangements_have_names(tmp_path: Path) -> None:
-    v1 = parse_mounts(v1_line(tmp_path), {"memory": "/"})
-    v2 = parse_mounts(f"41 31 0:38 / {tmp_path} rw - cgroup2 cgroup2 rw", {"": "/"})
+    (tmp_path / "v1").mkdir()
+    v1 = parse_mounts(v1_line(tmp_path / "v1"), {"memory": "/"})
+    v2 = parse_mounts(
+        f"41 31 {device_of(tmp_path)} / {tmp_path} rw - cgroup2 cgroup2 rw", {"": "/"}
+    )
 
     kinds = [kind_of(mounts) for mounts in ([], v1, v2, v1 + v2)]
 

@@ -13,12 +13,8 @@ from typing import NoReturn
 
 import pytest
 
-ACCOUNTS = ("root", "ordinary user", "systemd user session")
-"""Features of who runs the suite, not of the machine: CI runs it as all of them, so it may skip.
-
-The session of a user whom systemd serves, and whose control group is not delegated, is what
-`tests/guest` gives: a machine in CI has none.
-"""
+PROPERTIES = ("root", "ordinary user", "cgroup v1", "cgroup v2", "systemd user session")
+"""Features of which a place has one or the other: CI has places of both kinds, so it may skip."""
 
 
 def needs(*names: str) -> pytest.MarkDecorator:
@@ -36,7 +32,7 @@ def missing(name: str) -> str:
 
 def give_up(name: str, reason: str) -> NoReturn:
     """Skip on a laptop; fail in CI, which has promised every feature."""
-    if os.environ.get("CI") and name not in ACCOUNTS:
+    if os.environ.get("CI") and name not in PROPERTIES:
         pytest.fail(f"CI lacks {name!r}: {reason}", pytrace=False)
     pytest.skip(reason)
 
@@ -68,6 +64,14 @@ def _controller(name: str) -> Callable[[], str]:
     return check
 
 
+def _cgroup_kind(version: int) -> Callable[[], str]:
+    def check() -> str:
+        is_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+        return "" if is_v2 == (version == 2) else f"the cgroups here are not v{version}"
+
+    return check
+
+
 def _root() -> str:
     return "" if os.getuid() == 0 else "only root can"
 
@@ -88,6 +92,8 @@ def _systemd_user_session() -> str:
 _CHECKS: dict[str, Callable[[], str]] = {
     "root": _root,
     "ordinary user": _ordinary_user,
+    "cgroup v1": _cgroup_kind(1),
+    "cgroup v2": _cgroup_kind(2),
     "systemd user session": _systemd_user_session,
     "userns": _user_namespaces,
     "subids": _subordinate_ids,

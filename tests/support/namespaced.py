@@ -56,6 +56,30 @@ def in_user_namespace(function: Callable[[], T]) -> T:
     return cast("T", value)
 
 
+def in_mount_namespace(function: Callable[[], T]) -> T:
+    """Fork as root, call `function` with mounts of its own; return or raise as it does."""
+    result_read, result_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(result_read)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            _answer(function, result_write)
+            status = 0
+        finally:
+            traceback.print_exc(file=sys.__stderr__) if status else None
+            os._exit(status)
+    os.close(result_write)
+    with os.fdopen(result_read, "rb") as result:
+        content = result.read()
+    os.waitpid(pid, 0)
+    succeeded, value = pickle.loads(content)
+    if not succeeded:
+        raise value
+    return cast("T", value)
+
+
 def _write_maps(pid: int) -> None:
     if os.getuid() == 0:
         lines = [(0, 0, IDS)]
