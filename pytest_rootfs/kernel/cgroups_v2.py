@@ -144,11 +144,14 @@ class V2Hierarchy(Hierarchy):
             self.folder.write(f"{name}/memory.high", "max")
 
     def _limit_memory(self, name: str, value: str) -> None:
-        """Memory and swap together are limited, as by v1's memsw; going over kills the group."""
+        """Limit memory and swap together, as v1's memsw does.
+
+        `memory.oom.group` stays off: as on v1, and in Docker, the kernel kills the process that is
+        to blame, and a server beside it in the container goes on.
+        """
         self.folder.write(f"{name}/memory.max", value)
         if self._counts_swap:
             self.folder.write(f"{name}/memory.swap.max", "max" if value == "max" else "0")
-        self.folder.write(f"{name}/memory.oom.group", "0" if value == "max" else "1")
 
     def _read_io(self, name: str, figures: Figures) -> None:
         text = self.folder.read(f"{name}/io.stat")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from features import needs
@@ -26,6 +27,8 @@ from groups import (
 )
 
 from pytest_rootfs.kernel.cgroups import Parent
+
+pytestmark = needs("own cgroups")
 
 
 @pytest.fixture
@@ -55,6 +58,56 @@ def test_enough_memory_is_enough(parent: Parent) -> None:
 
     assert (status, group.read()["oom_kills"]) == (0, 0)
     wait_until(group.remove)
+
+
+@needs("memory")
+def test_swap_counts_as_memory(parent: Parent) -> None:
+    group = parent.create("c1", {"memory": 16 << 20})
+
+    swap = file_of(group, "memory.swap.max", "memory.memsw.limit_in_bytes")
+
+    assert swap == ("0" if is_on_v2(parent, "memory") else str(16 << 20))
+    assert group.remove()
+
+
+@needs("memory")
+def test_only_the_culprit_is_killed(parent: Parent) -> None:
+    group = parent.create("c1", {"memory": 16 << 20})
+
+    def be_shell() -> int:
+        return status_of(fork(lambda: take_memory(64 << 20))) - KILLED
+
+    assert run_command(group, be_shell) == 0
+    assert group.read()["oom_kills"] == 1
+    wait_until(group.remove)
+
+
+@needs("root", "cgroup v2")
+def test_bytes_of_the_disk_are_counted(parent: Parent, tmp_path: Path) -> None:
+    group = parent.create("c1", {})
+
+    def be_writer() -> None:
+        with open(tmp_path / "file", "wb") as file:
+            file.write(b"x" * (1 << 20))
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert len((tmp_path / "file").read_bytes()) == 1 << 20
+
+    assert run_command(group, be_writer) == 0
+    figures = group.read()
+    assert (figures["written_bytes"] or 0) >= 1 << 20
+    assert (figures["read_bytes"] or 0) >= 1 << 20
+    wait_until(group.remove)
+
+
+@needs("cgroup v1", "memory")
+def test_bytes_of_the_disk_are_unknown_on_v1(parent: Parent) -> None:
+    group = parent.create("c1", {})
+
+    figures = group.read()
+
+    assert (figures["read_bytes"], figures["written_bytes"]) == (None, None)
+    assert group.remove()
 
 
 @needs("pids")
@@ -172,10 +225,8 @@ def test_group_leaks_no_descriptor(parent: Parent) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-@needs("memory")
+@needs("cgroup v1", "memory")
 def test_process_goes_back_from_memory_group(parent: Parent) -> None:
-    if is_on_v2(parent, "memory"):
-        pytest.skip("a v1 memory hierarchy is what this is about; here memory is on v2")
     group = parent.create("c1", {"memory": 16 << 20})
 
     def be_init() -> None:

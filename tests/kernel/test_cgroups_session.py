@@ -19,7 +19,6 @@ from groups import (
     dead_pid,
     file_of,
     fork,
-    is_on_v2,
     join_and_pause,
     run_command,
     session,
@@ -29,7 +28,8 @@ from groups import (
 
 from pytest_rootfs.kernel import cgroups_files
 from pytest_rootfs.kernel.cgroups import FIGURES, Parent, find_parent, survey
-from pytest_rootfs.kernel.cgroups_v2 import V2Hierarchy
+
+pytestmark = needs("own cgroups")
 
 
 @pytest.fixture
@@ -62,11 +62,10 @@ def test_other_user_makes_groups_in_given_folder() -> None:
         assert status_of(fork(be_spawner)) == 2
 
 
+@needs("cgroup v2", "pids", "memory")
 def test_command_is_cloned_into_group() -> None:
     owner = (SHIFTED, SHIFTED) if os.geteuid() == 0 else None
     with session(owner=owner) as parent:
-        if not is_on_v2(parent, "pids"):
-            pytest.skip("cloning into a group needs controllers on v2, here they are on v1")
 
         def be_init() -> int:
             parent.enter()
@@ -176,10 +175,9 @@ def test_setting_names_the_only_place(parent: Parent) -> None:
     assert status == 0
 
 
-@needs("root", "pids")
+@needs("root", "cgroup v1", "pids")
 def test_user_limits_in_folders_given_by_root(parent: Parent) -> None:
-    if is_on_v2(parent, "pids"):
-        pytest.skip("a v2 user must be in the given folder already: that is delegation")
+    """On v2 the user must be in the given folder already: that is delegation."""
     name = f"pytest-rootfs-given-{os.getpid()}"
     for hierarchy in parent.hierarchies:
         hierarchy.base.mkdir(name)
@@ -200,11 +198,9 @@ def test_user_limits_in_folders_given_by_root(parent: Parent) -> None:
     assert status == 2
 
 
-@needs("pids")
+@needs("cgroup v2", "pids")
 def test_processes_in_given_folder_move_to_leaf(parent: Parent) -> None:
-    tree = next((h for h in parent.hierarchies if isinstance(h, V2Hierarchy)), None)
-    if tree is None:
-        pytest.skip("only v2 forbids processes beside groups; controllers here are on v1")
+    (tree,) = parent.hierarchies
     name = f"pytest-rootfs-given-{os.getpid()}"
     tree.folder.mkdir(name)
     inside = fork(lambda: join_and_pause(tree.folder, f"{name}/cgroup.procs"))

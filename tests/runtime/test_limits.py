@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from features import missing, needs
@@ -20,6 +20,26 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 EAT_MEMORY = "head -c 100M /dev/zero | tail | wc -c"
 LIMITS = {"memory": "64M", "cpus": 0.5, "pids": 10}
+Policy = Literal["strict", "best-effort", "off"]
+OUTCOMES = {
+    ("strict", "usable"): ("enforced", 0),
+    ("strict", "unusable"): ("refused", 0),
+    ("best-effort", "usable"): ("enforced", 0),
+    ("best-effort", "unusable"): ("ignored", 1),
+    ("off", "usable"): ("ignored", 0),
+    ("off", "unusable"): ("ignored", 0),
+}
+"""What becomes of a limit, and how many warnings are given."""
+
+
+def fork_too_often(engine: Engine) -> str:
+    options = ContainerOptions.from_keywords({"pids": 3})
+    try:
+        with engine.start("minimal", options=options) as container:
+            done = container.run("for i in 1 2 3 4 5; do sleep 100 & done", check=False)
+    except LimitUnavailable:
+        return "refused"
+    return "enforced" if "Cannot fork" in done.stderr else "ignored"
 
 
 @pytest.fixture
@@ -219,18 +239,6 @@ def test_disk_limit_needs_no_cgroup(strict: Engine) -> None:
     assert "No space left on device" in done.stderr
 
 
-def test_limit_that_is_off_is_not_enforced(engine: Engine) -> None:
-    second = Engine(EngineSettings(store=engine.settings.store, limits="off"), warn=pytest.fail)
-    try:
-        options = ContainerOptions.from_keywords({"pids": 3})
-        with second.start("minimal", options=options) as container:
-            done = container.run("for i in 1 2 3 4 5; do sleep 100 & done", check=False)
-    finally:
-        second.close()
-
-    assert done.returncode == 0
-
-
 @pytest.mark.parametrize(("key", "value"), LIMITS.items())
 def test_this_host_keeps_its_word(engine: Engine, key: str, value: object) -> None:
     options = ContainerOptions.from_keywords({key: value})
@@ -241,6 +249,24 @@ def test_this_host_keeps_its_word(engine: Engine, key: str, value: object) -> No
     else:
         with engine.start("minimal", options=options) as container:
             assert container.run(["echo", "runs"]).stdout == "runs\n"
+
+
+@needs("pids")
+@pytest.mark.parametrize("place", ["usable", "unusable"])
+@pytest.mark.parametrize("policy", ["strict", "best-effort", "off"])
+def test_policy_and_host_decide(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, policy: Policy, place: str
+) -> None:
+    if place == "unusable":
+        monkeypatch.setenv("PYTEST_ROOTFS_CGROUP", "none")
+    warned: list[str] = []
+    settings = EngineSettings(store=engine.settings.store, limits=policy)
+    second = Engine(settings, warn=warned.append)
+
+    outcome = fork_too_often(second)
+    second.close()
+
+    assert (outcome, len(warned)) == OUTCOMES[policy, place]
 
 
 def test_full_disk_is_the_reason(start: Start) -> None:

@@ -75,6 +75,8 @@ def test_good_values(key: str, value: object, expected: object) -> None:
         ("cpus", 0),
         ("cpus", "nan"),
         ("cpus", float("inf")),
+        ("pids", 0),
+        ("pids", -1),
         ("pids", 1.5),
         ("pids", "many"),
         ("disk", "0M"),

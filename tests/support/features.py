@@ -64,6 +64,13 @@ def _controller(name: str) -> Callable[[], str]:
     return check
 
 
+def _own_cgroups() -> str:
+    from pytest_rootfs.kernel import cgroups
+
+    kind, _ = cgroups.survey()
+    return "" if kind != "none" else "this process may make no control group, unless systemd helps"
+
+
 def _cgroup_kind(version: int) -> Callable[[], str]:
     def check() -> str:
         is_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
@@ -92,6 +99,7 @@ def _systemd_user_session() -> str:
 _CHECKS: dict[str, Callable[[], str]] = {
     "root": _root,
     "ordinary user": _ordinary_user,
+    "own cgroups": _own_cgroups,
     "cgroup v1": _cgroup_kind(1),
     "cgroup v2": _cgroup_kind(2),
     "systemd user session": _systemd_user_session,
