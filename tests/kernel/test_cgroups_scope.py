@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from buses import of_systemd, refused, returned, service, signalled
-from features import needs
-from groups import wait_until
+from features import missing, needs
+from groups import fork, status_of, wait_until
 
 from pytest_rootfs.kernel import cgroups_files, cgroups_reasons
+from pytest_rootfs.kernel.cgroups import find_parent
 from pytest_rootfs.kernel.cgroups_scope import enter, systemd_sockets
 from pytest_rootfs.kernel.dbus_messages import MEMBER, Message
 
@@ -213,6 +215,39 @@ def test_host_without_systemd_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert reason.endswith(
         "there is no systemd here that could give us a folder; run pytest as root"
     )
+
+
+def test_systemd_is_asked_only_where_it_must_be(tmp_path: Path) -> None:
+    with service(tmp_path / "bus", of_systemd("failed")) as called:
+
+        def be_warden() -> None:
+            found = find_parent(sockets=[str(tmp_path / "bus")])
+            found.remove()
+
+        assert status_of(fork(be_warden)) == 0
+
+    assert bool(called) == (not missing("systemd user session"))
+
+
+@needs("systemd user session")
+def test_refusal_of_systemd_is_the_reason(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with service(tmp_path / "bus", lambda _message, serial: refused(serial, "Not today.")):
+
+        def be_warden() -> None:
+            found = find_parent(sockets=[str(tmp_path / "bus")])
+            os.write(writing, json.dumps(found.describe()).encode())
+            found.remove()
+
+        assert status_of(fork(be_warden)) == 0
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        facts = json.load(answer)
+
+    lacking = [name for name, usable in facts["controllers"].items() if not usable]
+    for name in lacking:
+        assert "gives us no scope: Not today; look at" in facts["reasons"][name]
+    assert lacking or facts["folders"]
 
 
 @needs("systemd user session")
