@@ -84,6 +84,9 @@ def find_parent(
             made.init_pids = init_pids
         if made is not None:
             parent.hierarchies.append(made)
+        if parent.kind == "v2":
+            for name in CONTROLLERS:
+                failures.setdefault(name, reasons.of_withheld(name, mount))
     _drop_unusable(parent, owner, failures)
     _conclude(parent, {**failures, **no_scope})
     return parent
@@ -164,8 +167,8 @@ def _make(
                 failures.setdefault(controller, reasons.of_refused_folder(mount, error))
             continue
         for controller in mount.controllers:
-            failures[controller] = made.missing.get(controller) or reasons.of_not_given(
-                controller, folder
+            failures[controller] = reasons.of_not_given(
+                controller, folder, made.missing.get(controller)
             )
         return made
     return None

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 SETTING = "PYTEST_ROOTFS_CGROUP"
 """The environment variable whose value is `find_parent`'s `explicit`."""
 _DELEGATE = "run `systemd-run --user --scope --property=Delegate=yes pytest …`"
+_DELEGATE_ALL = (
+    "put `[Service]` and `Delegate=cpu cpuset io memory pids` into "
+    "/etc/systemd/system/user@.service.d/delegate.conf"
+)
 _SYSTEMD_RUNS = "/run/systemd/system"
 """Exists where systemd is process 1 (sd_booted(3))."""
 
@@ -88,17 +92,29 @@ def of_no_scope(own: str | None, error: OSError) -> str:
     )
 
 
-def of_not_given(name: str, base: str) -> str:
-    """Say why a controller is not among those of the folder that was found."""
+def of_not_given(name: str, base: str, refusal: str | None) -> str:
+    """Say why a controller is not among those of the folder that was found.
+
+    `refusal` is what happened when it was to be enabled in a new folder there.
+    """
+    if refusal is not None:
+        return f"{refusal}; name a folder that can be used in {SETTING}, or boot another kernel"
     if name in v2.available_in(base):
         return (
             f"the {name} controller is not enabled for the children of {base}; "
             f"{_DELEGATE}, or run pytest as root"
         )
     return (
-        f"the {name} controller is not delegated to {base}; let root put `[Service]` and "
-        "`Delegate=cpu cpuset io memory pids` into "
-        "/etc/systemd/system/user@.service.d/delegate.conf and log in again"
+        f"the {name} controller is not delegated to {base}; "
+        f"let root {_DELEGATE_ALL}, and log in again"
+    )
+
+
+def of_withheld(name: str, mount: Mount) -> str:
+    """Say that the whole v2 tree, as far as we see it, lacks a controller."""
+    return (
+        f"the {name} controller is not given to {mount.path}, by the kernel or by whoever started "
+        f"this container; let root of the host {_DELEGATE_ALL}, and start the container anew"
     )
 
 
@@ -116,11 +132,15 @@ def of_no_mount(name: str) -> str:
 
 
 def of_failed_trial(folder: str, number: int) -> str:
-    """Say that a process cannot be put into the folder that was made."""
-    return (
-        f"joining {folder} fails: {os.strerror(number)}; "
-        f"name a folder that can be used in {SETTING}"
-    )
+    """Say that a process cannot be put into the folder that was made.
+
+    On v2 that takes write access to the nearest folder above both, cgroup-v2.rst says.
+    """
+    what = f"joining {folder} fails: {os.strerror(number)}"
+    if number in (errno.EACCES, errno.EPERM):
+        given = os.path.dirname(folder)
+        return f"{what}; let root move your shell into {given}, or run pytest as root"
+    return f"{what}; name a folder that can be used in {SETTING}"
 
 
 def _frozen_above(path: str, top: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from features import needs
-from groups import fork, join_and_pause, session, wait_until
+from groups import NOBODY, become, fork, join_and_pause, session, wait_until
 from namespaced import in_mount_namespace
 
 from pytest_rootfs.kernel import cgroups_files, cgroups_layout, syscalls
@@ -130,6 +131,93 @@ def test_host_without_mounts_is_told(way: str) -> None:
         "no control group file system with the memory controller is mounted; "
         "in a container: start it with --privileged, or mount /sys/fs/cgroup into it"
     )
+
+
+@needs("root")
+def test_switched_off_controller_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups_layout, "disabled_controllers", lambda: {"memory"})
+
+    def on_host() -> object:
+        syscalls.umount2(CGROUPS, MNT_DETACH)
+        return find_parent().reasons
+
+    reasons = in_mount_namespace(on_host)
+
+    assert isinstance(reasons, dict)
+    assert reasons["memory"] == (
+        "the kernel has the memory controller switched off; boot it with cgroup_enable=memory"
+    )
+    assert "is mounted" in reasons["pids"]
+
+
+@needs("root", "cgroup v2")
+@pytest.mark.parametrize(
+    ("file", "value", "words"),
+    [
+        ("cgroup.max.descendants", "0", "mkdir: Resource temporarily unavailable; name a folder"),
+        (
+            "cgroup.type",
+            "threaded",
+            "{}/pytest-rootfs-.*/cgroup.subtree_control: Operation not supported; name a folder",
+        ),
+    ],
+)
+def test_unusable_setting_is_told(tree: Folder, file: str, value: str, words: str) -> None:
+    tree.write(file, value)
+
+    found = find_parent(tree.path)
+
+    assert (found.kind, found.controllers) == ("none", NOTHING)
+    assert re.search(words.format(tree.path), found.reasons["pids"])
+    assert f"in {SETTING}" in found.reasons["pids"]
+
+
+@needs("root", "cgroup v2")
+def test_setting_out_of_reach_is_told(tree: Folder) -> None:
+    tree.give((NOBODY, NOBODY), ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads"))
+
+    def be_nobody() -> object:
+        become(NOBODY)
+        return find_parent(tree.path).describe()
+
+    facts = in_mount_namespace(be_nobody)
+
+    assert isinstance(facts, dict)
+    assert facts["controllers"] == NOTHING
+    assert re.fullmatch(
+        rf"joining {tree.path}/pytest-rootfs-\S+ fails: Permission denied; "
+        rf"let root move your shell into {tree.path}, or run pytest as root",
+        facts["reasons"]["pids"],
+    )
+
+
+@pytest.fixture
+def poor(tree: Folder) -> Iterator[Folder]:
+    """Give a folder to which cpu is not delegated."""
+    tree.mkdir("poor")
+    tree.write("cgroup.subtree_control", "+memory +pids")
+    folder = Folder(tree.at("poor"))
+    yield folder
+    folder.close()
+
+
+@needs("root", "cgroup v2")
+def test_missing_delegation_is_told(poor: Folder) -> None:
+    with session(poor.path) as found:
+        assert found.controllers == {"memory": True, "pids": True, "cpu": False}
+        assert found.reasons == {
+            "cpu": f"the cpu controller is not delegated to {poor.path}; let root put `[Service]` "
+            "and `Delegate=cpu cpuset io memory pids` into "
+            "/etc/systemd/system/user@.service.d/delegate.conf, and log in again"
+        }
+
+
+@needs("root", "cgroup v2")
+def test_withheld_controller_is_told(poor: Folder) -> None:
+    facts, _ = in_container(poor, described)  # type: ignore[misc]  # a pair, through a pickle
+
+    assert facts["controllers"] == {"memory": True, "pids": True, "cpu": False}
+    assert facts["reasons"]["cpu"].startswith(f"the cpu controller is not given to {CGROUPS}, by")
 
 
 @needs("root")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
 from features import needs
 from groups import wait_until
 
 from pytest_rootfs.engine import Engine, EngineSettings
+from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime.spec import ContainerOptions
 
 CGROUPS = "/sys/fs/cgroup"
@@ -47,3 +50,19 @@ def test_header_promises_what_the_scope_gives(engine: Engine) -> None:
     second.close()
 
     assert (guess.cgroup, guess.controllers) == (kind, found)
+
+
+@needs("systemd user session")
+def test_stopped_scope_is_replaced_by_the_next_start(engine: Engine) -> None:
+    second = Engine(EngineSettings(store=engine.settings.store, makes_ahead=False), warn=print)
+    lost = second.start("minimal")
+    scope = cgroup_of(lost.pid).partition(".scope/")[0].rpartition("/")[2]
+
+    subprocess.run(["systemctl", "--user", "stop", f"{scope}.scope"], check=True)
+
+    with pytest.raises(ContainerDied):
+        lost.run(["true"])
+    with second.start("minimal") as fresh:
+        assert fresh.run(["echo", "again"]).stdout == "again\n"
+    lost.close()
+    second.close()
