@@ -24,7 +24,8 @@ def ids() -> Ids:
 
 def limits() -> tuple[str, str]:
     """Return the kind of the control groups, and which limits cannot be enforced, and why."""
-    kind, controllers = cgroups.survey(os.environ.get(cgroups.SETTING))
+    sockets = cgroups.systemd_sockets(os.environ)
+    kind, controllers = cgroups.survey(os.environ.get(cgroups.SETTING), sockets)
     absent = [name for name, is_usable in controllers.items() if not is_usable]
     if not absent:
         return kind, ""

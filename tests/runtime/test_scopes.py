@@ -12,6 +12,7 @@ from groups import wait_until
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.runtime import glance
 from pytest_rootfs.runtime.spec import ContainerOptions
 
 CGROUPS = "/sys/fs/cgroup"
@@ -50,6 +51,7 @@ def test_header_promises_what_the_scope_gives(engine: Engine) -> None:
     second.close()
 
     assert (guess.cgroup, guess.controllers) == (kind, found)
+    assert glance.limits() == (kind, "")
 
 
 @needs("systemd user session")
