@@ -7,9 +7,7 @@ their containers are dead and the next `start` begins with new ones.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,18 +17,18 @@ from typing import Any, Literal
 
 from pytest_rootfs.build_steps import BuildSteps
 from pytest_rootfs.builder import Builder, BuiltImage
-from pytest_rootfs.errors import ContainerError, LimitUnavailable
+from pytest_rootfs.errors import LimitUnavailable
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.references import resolve
 from pytest_rootfs.kernel import cgroups
-from pytest_rootfs.runtime import launch, protocol
-from pytest_rootfs.runtime.client import PeerGone, StepFailed
+from pytest_rootfs.runtime import host_trees, launch, protocol
+from pytest_rootfs.runtime.client import PeerGone
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.ids import Ids, find_ids
 from pytest_rootfs.runtime.plan import Plan, make_plan
 from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Session
-from pytest_rootfs.runtime.spec import ContainerOptions, Limits, Mount
+from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 from pytest_rootfs.rw_layers import RwLayer
 from pytest_rootfs.store.store import Store
 
@@ -230,7 +228,7 @@ class Engine:
     ) -> Container:
         session = self.session
         plan = self._plan(built, name, options, extra_layers)
-        trees = _open_trees(session, plan, options)
+        trees = host_trees.open_trees(session, plan, options)
         try:
             created = session.create(plan.key, plan.content, trees)
         finally:
@@ -239,7 +237,7 @@ class Engine:
             store=self.store,
             session=session,
             plan=plan,
-            open_trees=partial(_open_trees, session, plan, options),
+            open_trees=partial(host_trees.open_trees, session, plan, options),
             may_limit=self._may_limit,
             touch=self._touch,
             forget=self._forget,
@@ -268,7 +266,7 @@ class Engine:
     ) -> Plan:
         """Return the plan; containers that differ in environment, user or time share one."""
         hostname = _hostname(name, options)
-        kinds = tuple(_kind_of(mount.source) for mount in options.mounts or ())
+        kinds = tuple(host_trees.kind_of(mount.source) for mount in options.mounts or ())
         relevant = replace(options, env=None, user=None, timeout=None)
         # `host` has no layer of its own, and so the digest of `scratch`
         image = built.digest, built.layers, built.is_host
@@ -354,40 +352,6 @@ def _defaults(built: BuiltImage, options: ContainerOptions) -> dict[str, Any]:
         "cwd": options.workdir or built.config.working_dir or "/",
         "user": options.user or built.config.user or "0",
     }
-
-
-def _open_trees(session: Session, plan: Plan, options: ContainerOptions) -> list[int]:
-    """Return copies of the host's trees that a container shows, for one start of it."""
-    trees: list[int] = []
-    try:
-        trees.extend(_tree_of(session, mount) for mount in options.mounts or ())
-        if plan.content["host_tree"] >= 0:
-            trees.append(session.tree("/", readonly=True, recursive=False))
-    except BaseException:
-        protocol.close_all(trees)
-        raise
-    return trees
-
-
-def _tree_of(session: Session, mount: Mount) -> int:
-    try:
-        return session.tree(str(mount.source), readonly=mount.is_readonly)
-    except StepFailed as error:
-        hint = "create it, or correct mounts=…"
-        if error.errno == errno.EINVAL:
-            hint = "its file system may not take id-mapped mounts: copy it with container.copy_in"
-        raise ContainerError(
-            f"cannot mount {mount.source}: {error.strerror}", detail=str(error), hint=hint
-        ) from error
-
-
-def _kind_of(source: Path) -> str:
-    try:
-        return "dir" if stat.S_ISDIR(source.stat().st_mode) else "file"
-    except OSError as error:
-        raise ContainerError(
-            f"cannot mount {source}: {error.strerror}", hint="create it, or correct mounts=…"
-        ) from error
 
 
 def _resolv_conf() -> str:

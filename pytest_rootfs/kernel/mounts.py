@@ -23,10 +23,14 @@ OVERLAY_OPTIONS = {
 }
 """Kernels differ in their defaults; with these the upper dir is plain (overlayfs.rst)."""
 
+PLACES = ("/tmp", "/mnt", "/media", "/srv", "/etc")
+"""Folders of which every host has one, and which neither warden nor spawner reads."""
+
 PROC_MAGIC = 0x9FA0
 SYSFS_MAGIC = 0x62656572
 TMPFS_MAGIC = 0x01021994
 DEVPTS_MAGIC = 0x1CD1
+OVERLAY_MAGIC = 0x794C7630
 
 
 def filesystem(kind: str, options: Mapping[str, str | None], *, attributes: int = 0) -> int:
@@ -105,15 +109,21 @@ def _set_layer(fs_fd: int, key: str, fd: int) -> bool:
 def _old_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int) -> int:
     """Mount by mount(2), which is all that kernels before 6.5 know, and detach a copy.
 
-    The options are one string of at most a page, enough for some 200 layers; the mount is on
-    `/tmp` of this private namespace for that moment.
+    The options are one string of at most a page. Named from within /proc/self/fd, the 500 layers
+    that an overlay takes fit. The mount is on some folder of this private namespace meanwhile.
     """
-    place = "/tmp"
-    options = {"lowerdir": ":".join(f"/proc/self/fd/{fd}" for fd in lower_fds), **OVERLAY_OPTIONS}
+    place = find_place()
+    options = {"lowerdir": ":".join(map(str, lower_fds)), **OVERLAY_OPTIONS}
     if upper_fd >= 0:
-        options |= {"upperdir": f"/proc/self/fd/{upper_fd}", "workdir": f"/proc/self/fd/{work_fd}"}
+        options |= {"upperdir": str(upper_fd), "workdir": str(work_fd)}
     text = ",".join(["userxattr", *(f"{key}={value}" for key, value in options.items())])
-    syscalls.mount("overlay", place, "overlay", 0, text)
+    back_fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.chdir("/proc/self/fd")
+    try:
+        syscalls.mount("overlay", place, "overlay", 0, text)
+    finally:
+        os.fchdir(back_fd)
+        os.close(back_fd)
     try:
         return clone_tree(place, recursive=False)
     finally:
@@ -134,6 +144,14 @@ def clone_tree(path: str | bytes, *, fd: int = syscalls.AT_FDCWD, recursive: boo
     """Return a detached copy of the mount tree at a path: a bind mount without a place yet."""
     flags = syscalls.OPEN_TREE_CLONE | (syscalls.AT_RECURSIVE if recursive else 0)
     return syscalls.open_tree(fd, path, flags)
+
+
+def find_place() -> str:
+    """Return a folder of the host that a process with its own mount namespace can do without."""
+    for path in PLACES:
+        if os.path.isdir(path) and not os.path.islink(path):  # move_mount(2) follows no link
+            return path
+    raise OSError(errno.ENOENT, "none of these is a folder", " ".join(PLACES))
 
 
 def keep_attached(tree_fd: int, place: str) -> None:

@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 
-from pytest_rootfs.kernel import namespaces, syscalls
+from pytest_rootfs.kernel import forks, namespaces, syscalls
 from pytest_rootfs.runtime import init, protocol
 
 TYPE_CHECKING = False
@@ -60,7 +60,7 @@ class Container:
     def end(self) -> None:
         """Kill every process; returns when the pid namespace is gone. Idempotent."""
         if self.status is None:
-            self.status = kill_and_reap(self.pid, self.pidfd)
+            self.status = kill_and_reap(self.pid)
 
     def begin(self, control: socket.socket, process: tuple[int, int]) -> None:
         """Be alive again, by a new init."""
@@ -230,7 +230,7 @@ def _clone(start: init.Start) -> tuple[int, int]:
             # from a cgroup namespace of its own, init could not clone a command into the group
             # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
             flags &= ~syscalls.CLONE_NEWCGROUP
-        pid, pidfd = syscalls.clone3(flags)
+        pid, pidfd = forks.fork(flags)
         if pid == 0:
             init.main(start, go_r)
         try:
@@ -238,7 +238,7 @@ def _clone(start: init.Start) -> tuple[int, int]:
                 namespaces.write_map(f"/proc/{pid}/{name}", plan[name])
             os.write(go_w, b"g")
         except OSError:
-            kill_and_reap(pid, pidfd)
+            kill_and_reap(pid)
             os.close(pidfd)
             raise
     finally:
@@ -247,7 +247,7 @@ def _clone(start: init.Start) -> tuple[int, int]:
     return pid, pidfd
 
 
-def kill_and_reap(pid: int, pidfd: int) -> int:
+def kill_and_reap(pid: int) -> int:
     """Kill an init; returns when its whole pid namespace is gone (pid_namespaces(7))."""
-    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)  # a child that is not reaped keeps its pid
     return os.waitpid(pid, 0)[1]

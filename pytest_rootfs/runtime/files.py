@@ -1,15 +1,15 @@
 """Files of a container, opened and changed by its init.
 
-Each call names a path as the container sees it. The folder that holds it is opened by openat2(2)
-inside the root, without following magic links of proc, and the rest is done relative to that
-descriptor: no image can lead a path anywhere else.
+Each call names a path as the container sees it. The folder that holds it is opened inside the root,
+without following magic links of proc, and the rest is done relative to that descriptor: no image
+can lead a path anywhere else.
 """
 
 from __future__ import annotations
 
 import os
 
-from pytest_rootfs.kernel.syscalls import open_inside
+from pytest_rootfs.kernel.inside import open_inside
 from pytest_rootfs.runtime import users
 
 TYPE_CHECKING = False

@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 
-from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.kernel import forks, inside, syscalls
 from pytest_rootfs.runtime import commands, files, processes, protocol, steps
 
 TYPE_CHECKING = False
@@ -35,6 +35,8 @@ def prepare() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no handler: process 1 then ignores it
     _signal_fds.append(syscalls.signalfd(SIGCHLD_BIT))
+    forks.has_clone3()
+    inside.has_openat2()
     commands.prepare()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 
-from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.kernel.inside import open_inside
 
 HEAD_BYTES = 256  # BINPRM_BUF_SIZE, all that the kernel reads of an interpreter line
 DEPTH = 5  # as many scripts as the kernel lets interpret one another, binfmt_script
@@ -29,7 +29,7 @@ def first_bad(program: str) -> str:
 
 def _named_by(program: str) -> str:
     try:
-        fd = syscalls.open_inside(program, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = open_inside(program, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return ""
     try:
@@ -56,7 +56,7 @@ def _loader(fd: int, head: bytes) -> str:
 
 def _is_startable(program: str) -> bool:
     try:
-        fd = syscalls.open_inside(program, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = open_inside(program, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         os.close(fd)
     except OSError:
         return False

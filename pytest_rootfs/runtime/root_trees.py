@@ -11,7 +11,7 @@ import errno
 import os
 from contextlib import contextmanager
 
-from pytest_rootfs.kernel import mounts
+from pytest_rootfs.kernel import mounts, syscalls
 from pytest_rootfs.runtime import init_layer
 from pytest_rootfs.runtime.host_views import HostView
 from pytest_rootfs.runtime.init_layer import FOLDER_FLAGS
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 HOST = "host"
 """The name, among the layers of an image, of the host's own root directory."""
+
+NESTED = "on an overlay of an overlay"
+"""What the subject of an error says of layers that lie on more overlays than the kernel stacks."""
 
 KEPT_INIT_LAYERS = 32
 
@@ -80,6 +83,15 @@ class RootTrees:
 
     def make(self, plan: Message, rw_layer: RwLayer | None = None) -> Root:
         """Return the root file system of one container, on a new rw layer unless one is given."""
+        try:
+            return self._make(plan, rw_layer)
+        except OSError as error:
+            is_nested = syscalls.filesystem_magic(self._layers_fd) == mounts.OVERLAY_MAGIC
+            if error.errno == errno.EINVAL and is_nested:
+                raise OSError(error.errno, error.strerror, f"overlay {NESTED}") from None
+            raise
+
+    def _make(self, plan: Message, rw_layer: RwLayer | None) -> Root:
         opened = open_layers(self._layers_fd, plan["layers"], self._host_fd)
         try:
             if HOST in plan["layers"] and self._host_fd < 0:

@@ -8,7 +8,6 @@ pytest alone, which then ends everything in order.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import socket
@@ -22,13 +21,12 @@ from typing import Any
 from pytest_rootfs import errors
 from pytest_rootfs.errors import HostUnsupported, RootfsError
 from pytest_rootfs.kernel import cgroups
-from pytest_rootfs.runtime import ids, protocol, starts, subordinate_ids
+from pytest_rootfs.runtime import host_reasons, ids, protocol, starts, subordinate_ids
 from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
-from pytest_rootfs.runtime.surroundings import Surroundings, refusal
+from pytest_rootfs.runtime.surroundings import Surroundings
 
 JOB_TIMEOUT_S = 600.0
 ENDING_S = 15.0
-DISK_REASON = "tmpfs has no user extended attributes before Linux 6.6, so rw layers are on disk"
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, {package!r}); "
@@ -56,6 +54,8 @@ class Session:
         `layers_fd` is the folder of layers unpacked for these ids, at `layers_path`.
         `makes_ahead` allows the spawner to make the next container while a test runs.
         """
+        if gap := host_reasons.old_kernel(Surroundings.read()):
+            raise HostUnsupported(gap.reason, hint=gap.repair)
         self.ids = own_ids
         self._makes_ahead = makes_ahead
         self._plans: set[str] = set()
@@ -67,15 +67,17 @@ class Session:
             self.spawner = Peer(own_spawner)
             try:
                 answer = self._enter(far_spawner.fileno(), layers_fd, layers_path)
+                far_spawner.close()
+                features = self._features()
             except BaseException:
                 self.close()
                 raise
-        features, _ = self.spawner.call({"op": "features"})
         self.cgroup_kind = str(answer["cgroup"]["kind"])
         self.controllers: dict[str, bool] = dict(answer["cgroup"]["controllers"])
         self.limit_reasons: dict[str, str] = dict(answer["cgroup"]["reasons"])
         self.controllers["disk"] = bool(features["disk_limit"])
-        self.limit_reasons["disk"] = DISK_REASON
+        on_disk = host_reasons.rw_on_disk(Surroundings.read())
+        self.limit_reasons["disk"] = f"{on_disk.reason}; {on_disk.repair}"
 
     @property
     def is_alive(self) -> bool:
@@ -205,25 +207,22 @@ class Session:
         try:
             answer, _ = self._warden.call(message, [spawner_fd, layers_fd])
         except StepFailed as error:
-            raise explained(error) from error
+            raise host_reasons.unsupported(error) or _no_session(error) from error
         except PeerGone as error:
             raise RuntimeError("the warden ended at its start; please report this") from error
         return answer
 
+    def _features(self) -> dict[str, Any]:
+        """Return what the spawner can do; its first answer says what it could not prepare."""
+        try:
+            return self.spawner.call({"op": "features"})[0]
+        except StepFailed as error:
+            raise host_reasons.unsupported(error) or _no_session(error) from error
+        except PeerGone as error:
+            raise RuntimeError("the spawner ended at its start; please report this") from error
 
-def explained(error: StepFailed) -> RootfsError:
-    """Turn the failure of a user namespace into what it means on this host."""
-    if (helper := os.path.basename(str(error.filename).split(" ")[0])) in subordinate_ids.HELPERS:
-        user = subordinate_ids.User.find(os.getuid(), os.getgid(), "/etc").name
-        return HostUnsupported(
-            f"{helper} refused to map the ids of user {user}",
-            detail=f"{error.filename}: {error.strerror}",
-            hint=f"`getsubids {user}` and `getsubids -g {user}` show which it allows",
-        )
-    refusing = (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS)
-    if error.errno in refusing or error.filename == "unshare":
-        gap = refusal(error.errno or 0, Surroundings.read())
-        return HostUnsupported(gap.reason, detail=str(error), hint=gap.repair)
+
+def _no_session(error: StepFailed) -> HostUnsupported:
     return HostUnsupported(f"containers cannot be started here: {error}")
 
 

@@ -53,6 +53,18 @@ def main(
     if not os.read(mapped_r, 1):
         os._exit(1)
     os.close(mapped_r)
+    control = socket.socket(fileno=control_fd)
+    try:
+        trees = _prepare(layers)
+    except OSError as error:
+        _refuse(control, error)
+    _freeze_imports()
+    Spawner(control, Births(trees, parent), makes_ahead=makes_ahead).serve()
+    os._exit(0)
+
+
+def _prepare(layers: int | str) -> RootTrees:
+    """Do, as root of the user namespace, what all containers need."""
     become_root()
     # the change of ids cleared these two; without the first, /proc/<init>/uid_map of the next
     # container would belong to the host's root (proc(5), PR_SET_DUMPABLE in prctl(2))
@@ -60,26 +72,35 @@ def main(
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     if isinstance(layers, int):
-        trees = RootTrees(layers, "/tmp")  # host trees come from the warden: no path is needed here
+        trees = RootTrees(layers, mounts.find_place())  # host trees come from the warden
     else:
         trees = RootTrees(mounts.clone_tree(layers, recursive=False), layers)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a container takes eight descriptors
     init.prepare()
-    _freeze_imports()
-    births = Births(trees, parent)
-    Spawner(socket.socket(fileno=control_fd), births, makes_ahead=makes_ahead).serve()
-    os._exit(0)
+    return trees
+
+
+def _refuse(control: socket.socket, error: OSError) -> None:
+    """Answer the first call with what stands in the way of all; never returns."""
+    message, fds = protocol.receive(control)
+    if message is not None:
+        with socket.socket(fileno=fds[0]) as reply:
+            protocol.send_error(reply, error, "prepare")
+    os._exit(1)
 
 
 def become_root() -> None:
     """Become uid and gid 0 of the user namespace that this process has just entered."""
-    os.setresgid(0, 0, 0)
     try:
-        os.setgroups([])
-    except PermissionError:
-        pass  # denied in a namespace with a single id (user_namespaces(7)): nothing to give up
-    os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+        try:
+            os.setgroups([])
+        except PermissionError:
+            pass  # denied in a namespace with a single id (user_namespaces(7)): none to give up
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "setresgid 0 or setresuid 0") from None
 
 
 def _freeze_imports() -> None:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_rootfs.errors import ContainerError, signal_name
+from pytest_rootfs.errors import ContainerError, RootfsError, signal_name
+from pytest_rootfs.runtime import host_reasons
 from pytest_rootfs.runtime.client import StepFailed
 
 
-def refused(error: StepFailed, plan: Mapping[str, Any]) -> ContainerError:  # Any: JSON
+def refused(error: StepFailed, plan: Mapping[str, Any]) -> RootfsError:  # Any: JSON
     """Return the error for a step of a plan that failed."""
+    if unsupported := host_reasons.unsupported(error):
+        return unsupported
     source = _sources(plan).get(error.filename)
     if source is None:
         return ContainerError(

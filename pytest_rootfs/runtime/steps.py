@@ -2,7 +2,7 @@
 
 The current directory is the new root from `attach_root` to `pivot`; relative paths are the
 container's, absolute ones the host's. All paths here are placed in the init layer, so no symlink of
-an image can lead them astray; those that people name go through openat2(2) inside the new root.
+an image can lead them astray; those that people name are opened by `open_inside`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import stat
 import struct
 
 from pytest_rootfs.kernel import capabilities, mounts, syscalls
+from pytest_rootfs.kernel.inside import open_inside
 from pytest_rootfs.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC
 from pytest_rootfs.runtime.init_layer import OVERFLOW_ID, RESERVED
 
@@ -63,11 +64,10 @@ def make_private(_start: Start) -> None:
 
 def attach_root(start: Start, readonly: bool) -> None:  # noqa: FBT001  a step's arguments are data
     """Attach the overlay over the old root and stand in it."""
-    if readonly:
-        attributes = syscalls.MOUNT_ATTR_RDONLY
-        syscalls.mount_setattr(start.root.overlay_fd, "", attributes=attributes, recursive=False)
     syscalls.move_mount(start.root.overlay_fd, "/")
     os.fchdir(start.root.overlay_fd)
+    if readonly:  # mount_setattr(2) would need Linux 5.12
+        syscalls.mount(None, ".", None, MS_RDONLY | MS_BIND | syscalls.MS_REMOUNT)
 
 
 def attach_host(start: Start) -> None:
@@ -121,7 +121,7 @@ def make_point(_start: Start, path: str, kind: str) -> None:
     above, name = os.path.split(path)
     if above.strip("/"):
         make_point(_start, above, "dir")
-    folder_fd = syscalls.open_inside(above, os.O_PATH | os.O_DIRECTORY)
+    folder_fd = open_inside(above, os.O_PATH | os.O_DIRECTORY)
     try:
         if kind == "file":
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -175,7 +175,7 @@ def _open_target(path: str) -> int:
     What is mounted has symlinks of its own, and none of them may lead to the kernel's files.
     """
     try:
-        target_fd = syscalls.open_inside(path, os.O_PATH)
+        target_fd = open_inside(path, os.O_PATH)
     except OSError as error:
         reason = error.strerror
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -189,7 +189,7 @@ def _open_target(path: str) -> int:
 
 
 def _attach_inside(tree_fd: int, path: str) -> None:
-    target_fd = syscalls.open_inside(path, os.O_PATH)
+    target_fd = open_inside(path, os.O_PATH)
     try:
         syscalls.move_mount(tree_fd, "", target_fd=target_fd)
     finally:

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.kernel.inside import open_inside
 
 FILE_BYTES = 1 << 20
 MAX_ID = (1 << 32) - 2
@@ -52,7 +52,7 @@ class _Table:
 
     def _read(self) -> list[list[str]]:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO must not make us wait
-        fd = syscalls.open_inside(self._path, flags)
+        fd = open_inside(self._path, flags)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_size > FILE_BYTES:

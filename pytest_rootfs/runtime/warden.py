@@ -18,7 +18,7 @@ import select
 import signal
 import socket
 
-from pytest_rootfs.kernel import cgroups, mounts, namespaces, syscalls
+from pytest_rootfs.kernel import cgroups, forks, mounts, namespaces, syscalls
 from pytest_rootfs.runtime import host_views, protocol, root_trees, spawner
 
 TYPE_CHECKING = False
@@ -131,7 +131,8 @@ class Warden:
         unshared_r, unshared_w = os.pipe()
         mapped_r, mapped_w = os.pipe()
         warden_pid = os.getpid()
-        self._spawner_pid = os.fork()
+        layers = self._layers_tree() if self._is_rootful else self._layers_path
+        self._spawner_pid, self._spawner_pidfd = forks.fork()
         if self._spawner_pid == 0:
             try:
                 self._control.close()
@@ -139,14 +140,14 @@ class Warden:
                 os.close(mapped_w)
                 if os.getppid() != warden_pid:
                     os._exit(1)
-                layers = self._layers_tree() if self._is_rootful else self._layers_path
                 handshake = unshared_w, mapped_r
                 spawner.main(control_fd, handshake, layers, parent, makes_ahead=makes_ahead)
             finally:
                 os._exit(1)
         os.close(unshared_w)
         os.close(mapped_r)
-        self._spawner_pidfd = os.pidfd_open(self._spawner_pid)
+        if isinstance(layers, int):
+            os.close(layers)
         return unshared_r, mapped_w
 
     def _join_spawner(self, message: Message, unshared_r: int, mapped_w: int) -> None:
@@ -195,14 +196,13 @@ class Warden:
             if root_trees.HOST in message["layers"]:
                 copies.append(self._host_tree())
         warden_pid = os.getpid()
-        pid = os.fork()
+        pid, pidfd = forks.fork()
         if pid == 0:
             try:
                 self._run_job(message, fds, copies, reply, function, warden_pid)
             finally:
                 os._exit(1)
         protocol.close_all(copies)
-        pidfd = os.pidfd_open(pid)
         self._jobs[pidfd] = pid
         self._poller.register(pidfd, select.POLLIN)
 
@@ -237,7 +237,7 @@ class Warden:
         """Make trees usable in this mount namespace; return the layers' descriptors."""
         names = message["layers"]
         if self._is_rootful:
-            place = "/tmp"
+            place = mounts.find_place()
             trees = copies[len(message["trees"]) :]
         else:
             place = self._layers_path
@@ -283,12 +283,17 @@ class Warden:
 def _run_helper(argv: list[str]) -> None:
     """Run newuidmap or newgidmap; its words become the error's."""
     words_r, words_w = os.pipe()
-    actions = [(os.POSIX_SPAWN_DUP2, words_w, 2), (os.POSIX_SPAWN_DUP2, words_w, 1)]
-    with open(words_r, encoding="utf-8", errors="replace") as stream:
+    pid, pidfd = forks.fork()
+    if pid == 0:
         try:
-            pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions)
+            os.dup2(words_w, 1)
+            os.dup2(words_w, 2)
+            os.execve(argv[0], argv, {})
         finally:
-            os.close(words_w)
+            os._exit(127)
+    os.close(pidfd)
+    os.close(words_w)
+    with open(words_r, encoding="utf-8", errors="replace") as stream:
         words = stream.read(4096)
     _, status = os.waitpid(pid, 0)
     if status:

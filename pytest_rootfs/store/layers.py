@@ -1,6 +1,6 @@
 """Unpack one layer archive into an empty folder, in the form that overlayfs mounts.
 
-OCI whiteouts become overlayfs' own (a character device 0:0, `user.overlay.opaque`). Only
+OCI whiteouts become overlayfs' own (`store/whiteouts.py`, `user.overlay.opaque`). Only
 self-contained layers are accepted: an entry's parent is an earlier folder entry of the same
 archive, and a hard link repeats an earlier entry; whatever else would need the layers below, or
 would lead through a link, is refused. Every path is walked folder by folder without following
@@ -21,6 +21,7 @@ from pytest_rootfs.store.entries import ROOT, Entry, parent_of, rejected, shown
 from pytest_rootfs.store.folders import Folders
 from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.tar_reader import Reader, Source, read_entries
+from pytest_rootfs.store.whiteouts import make_whiteout
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -174,8 +175,7 @@ class _Unpacking:
             raise rejected(entry.name, "it hides no proper name")
         name = entry.name[: -len(base)] + hidden
         try:
-            # The kernel lets everybody make this one device node since Linux 5.8.
-            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent_fd)
+            make_whiteout(hidden, parent_fd)
         except FileExistsError:
             # A whiteout never hides what its own layer brings, only what is below.
             if name in self._whiteouts:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from pytest_rootfs.errors import RootfsError
 from pytest_rootfs.store.locks import claim_folder, is_no_room
 from pytest_rootfs.store.trees import remove_tree
+from pytest_rootfs.store.whiteouts import make_whiteout
 
 HINT = "choose a folder on a local disk (ext4, xfs, btrfs) with --rootfs-store DIR"
 
@@ -28,7 +28,7 @@ def probe(folder: Path) -> None:
         "symbolic links": _try_symbolic_link,
         "names that differ by case": _try_case,
         "named pipes": _try_pipe,
-        "whiteouts (character device 0:0)": _try_whiteout,
+        "whiteouts": _try_whiteout,
         "extended attributes user.*": _try_attribute,
         "renaming a folder": _try_rename,
     }
@@ -91,8 +91,11 @@ def _try_pipe(base: Path) -> None:
 
 
 def _try_whiteout(base: Path) -> None:
-    # Needs no privilege since Linux 5.8 (vfs_mknod, WHITEOUT_DEV).
-    os.mknod(base / "whiteout", stat.S_IFCHR, 0)
+    folder_fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        make_whiteout(b"whiteout", folder_fd)
+    finally:
+        os.close(folder_fd)
 
 
 def _try_attribute(base: Path) -> None:
