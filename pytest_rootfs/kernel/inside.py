@@ -87,6 +87,8 @@ class _Walk:
                     self._go_back()
                 if not self._wanted:
                     return os.open(".", flags, dir_fd=self._folders[-1])
+            elif self._wanted == [""] and flags & os.O_CREAT:
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
             elif self._wanted:
                 self._enter(name)
             elif (fd := self._open_last(name, flags, mode)) >= 0:

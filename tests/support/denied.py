@@ -78,10 +78,12 @@ def deny(*calls: str, error: int = errno.ENOSYS) -> list[Denial]:
     return [Denial(call=call, error=error) for call in calls]
 
 
-def argv_with(denials: Sequence[Denial], *argv: str) -> list[str]:
-    """Return the command that runs another one with calls denied."""
+def argv_with(denials: Sequence[Denial], *argv: str, folder: str = "") -> list[str]:
+    """Return the command that runs another one with calls denied, by the copy in a folder."""
     text = json.dumps([asdict(denial) for denial in denials])
-    return [sys.executable, str(Path(__file__)), text, *argv]
+    interpreter = os.path.realpath(sys.executable) if folder else sys.executable
+    own = Path(__file__)
+    return [interpreter, str(Path(folder or own.parent, own.name)), text, *argv]
 
 
 def install(denials: Sequence[Denial]) -> None:

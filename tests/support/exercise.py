@@ -1,7 +1,7 @@
 """Use a container in every way that depends on the host, and print what came out as JSON.
 
-A program, so that it can be run on a host made poorer: `python exercise.py STORE [IMAGE]`. What an
-error says is printed, too.
+A program, so that it can be run on a host made poorer (`hosts.findings`): `python exercise.py STORE
+[IMAGE]`. What an error says is printed, too.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def run_otherwise(
         "set -e",
         f"mount -t tmpfs -o mode=0755 tmpfs {PLACE}",
         f"install -d -m 0700 -o {uid} -g {uid} {STORE}",
-        *_package(),
+        *package_lines(),
         *(f"mount --bind '{path}' {target}" for target, path in (files or {}).items()),
         setup,
         *_interpreter(),
@@ -71,7 +71,7 @@ def run_otherwise(
     )
 
 
-def _package() -> list[str]:
+def package_lines() -> list[str]:
     """Copy the package to where everybody may read it; an editable one lies in two places."""
     target = f"{PLACE}/package/pytest_rootfs"
     package, images = (next(iter(each.__path__)) for each in (pytest_rootfs, recipes))
