@@ -91,7 +91,7 @@ SETUPS = {
     "tiny /tmp": "mount -t tmpfs -o size=4k,nr_inodes=2 tmpfs /tmp",
     "noexec /tmp, /var/tmp and /dev/shm": "for at in /tmp /var/tmp /dev/shm; do "
     "mount -t tmpfs -o noexec,nosuid,nodev tmpfs $at; done",
-    "/tmp of someone else": "mount -t tmpfs -o mode=700 tmpfs /tmp; mount -o remount,ro /tmp",
+    "/tmp of someone else": "mount -t tmpfs -o mode=000 tmpfs /tmp",
     "no /dev/shm": "mount -t tmpfs -o mode=000,size=4k tmpfs /dev/shm",
 }
 
@@ -215,7 +215,9 @@ def test_host_image_on_an_overlay_is_refused() -> None:
 
 APPARMOR = f"""
 mkdir -p {PLACE}/sysctl/random
-for name in osrelease cap_last_cap random/boot_id; do cat /proc/sys/kernel/$name > {PLACE}/sysctl/$name; done
+for name in osrelease cap_last_cap random/boot_id; do
+    cat /proc/sys/kernel/$name > {PLACE}/sysctl/$name
+done
 echo 1 > {PLACE}/sysctl/apparmor_restrict_unprivileged_userns
 mount --bind {PLACE}/sysctl /proc/sys/kernel
 cp -r {SUPPORT} {PLACE}/support
