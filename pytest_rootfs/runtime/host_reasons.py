@@ -10,7 +10,7 @@ import errno
 import os
 
 from pytest_rootfs.errors import HostUnsupported
-from pytest_rootfs.runtime.root_trees import NESTED
+from pytest_rootfs.runtime.protocol import NESTED
 from pytest_rootfs.runtime.subordinate_ids import HELPERS, NO_GAP, Gap, User
 from pytest_rootfs.runtime.surroundings import Surroundings, refusal
 
@@ -74,7 +74,7 @@ def unmappable_host(around: Surroundings) -> Gap:
 def masked_proc(around: Surroundings) -> Gap:
     """Say that a container can have no proc of its own, and would see processes of the host."""
     return Gap(
-        reason="no fresh /proc can be mounted, as parts of the /proc around us are masked",
+        reason="parts of the /proc around us are masked, so no fresh one can be mounted",
         repair=around.outer_repair or "unmount what lies over it: findmnt --submounts /proc",
     )
 
@@ -82,7 +82,7 @@ def masked_proc(around: Surroundings) -> Gap:
 def masked_sys(around: Surroundings) -> Gap:
     """Say that a container with a network of its own can have no sysfs that belongs to it."""
     return Gap(
-        reason="no fresh /sys can be mounted, as parts of the /sys around us are masked",
+        reason="parts of the /sys around us are masked, so no fresh one can be mounted",
         repair=around.outer_repair or "unmount what lies over it: findmnt --submounts /sys",
     )
 

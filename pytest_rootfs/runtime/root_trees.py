@@ -12,7 +12,7 @@ import os
 from contextlib import contextmanager
 
 from pytest_rootfs.kernel import mounts, syscalls
-from pytest_rootfs.runtime import init_layer
+from pytest_rootfs.runtime import init_layer, protocol
 from pytest_rootfs.runtime.host_views import HostView
 from pytest_rootfs.runtime.init_layer import FOLDER_FLAGS
 from pytest_rootfs.runtime.rw_folders import RwLayer, RwLayers
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 HOST = "host"
 """The name, among the layers of an image, of the host's own root directory."""
-
-NESTED = "on an overlay of an overlay"
-"""What the subject of an error says of layers that lie on more overlays than the kernel stacks."""
 
 KEPT_INIT_LAYERS = 32
 
@@ -88,7 +85,7 @@ class RootTrees:
         except OSError as error:
             is_nested = syscalls.filesystem_magic(self._layers_fd) == mounts.OVERLAY_MAGIC
             if error.errno == errno.EINVAL and is_nested:
-                raise OSError(error.errno, error.strerror, f"overlay {NESTED}") from None
+                raise OSError(error.errno, error.strerror, f"overlay {protocol.NESTED}") from None
             raise
 
     def _make(self, plan: Message, rw_layer: RwLayer | None) -> Root:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from denied import Denial, deny, install
 from features import needs
 from groups import (
     NOBODY,
     SHIFTED,
     become,
-    clone_into,
     count_forks_until_refused,
     dead_pid,
     file_of,
@@ -26,7 +26,7 @@ from groups import (
     wait_until,
 )
 
-from pytest_rootfs.kernel import cgroups_files
+from pytest_rootfs.kernel import cgroups_files, forks, syscalls
 from pytest_rootfs.kernel.cgroups import FIGURES, Parent, find_parent, survey
 
 pytestmark = needs("own cgroups")
@@ -63,7 +63,8 @@ def test_other_user_makes_groups_in_given_folder() -> None:
 
 
 @needs("cgroup v2", "pids", "memory")
-def test_command_is_cloned_into_group() -> None:
+@pytest.mark.parametrize("denials", [[], deny("clone3")], ids=["clone3", "clone"])
+def test_command_is_cloned_into_group(denials: list[Denial]) -> None:
     owner = (SHIFTED, SHIFTED) if os.geteuid() == 0 else None
     with session(owner=owner) as parent:
 
@@ -73,7 +74,13 @@ def test_command_is_cloned_into_group() -> None:
                 become(SHIFTED)
             group = parent.create("c1", {"pids": 3, "memory": 32 << 20})
             assert group.into_fd is not None
-            pid = clone_into(group.into_fd)
+            install(denials)
+            joined_r, joined_w = os.pipe()
+            pid, _ = forks.fork_into(group.into_fd, syscalls.CLONE_NEWCGROUP)
+            if pid == 0:
+                os.write(joined_w, b"x")
+                signal.pause()
+            os.read(joined_r, 1)
             inside = int(file_of(group, "cgroup.procs"))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

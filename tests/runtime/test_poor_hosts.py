@@ -131,7 +131,7 @@ def test_masked_kernel_files_are_told(place: str, shown: str) -> None:
 
     assert found["error"] == "HostUnsupported"
     assert found["what"] == (
-        f"no fresh {shown} can be mounted, as parts of the {shown} around us are masked"
+        f"parts of the {shown} around us are masked, so no fresh one can be mounted"
     )
     assert found["hint"]
 

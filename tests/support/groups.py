@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
-import struct
 import time
 from collections.abc import Callable, Iterator
 
@@ -145,16 +143,4 @@ def memory_of(group: Group) -> str:
 def dead_pid() -> int:
     pid = fork(lambda: 0)
     os.waitpid(pid, 0)
-    return pid
-
-
-def clone_into(cgroup_fd: int) -> int:
-    """Call clone3(2) with CLONE_INTO_CGROUP; the child only waits."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    arguments = struct.pack("=11Q", 0x200000000, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd)
-    pid = int(libc.syscall(435, arguments, len(arguments)))
-    if pid == 0:
-        signal.pause()
-    if pid < 0:
-        raise OSError(ctypes.get_errno(), "clone3")
     return pid

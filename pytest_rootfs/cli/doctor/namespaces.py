@@ -6,9 +6,8 @@ import platform
 import sys
 
 from pytest_rootfs.cli.doctor.checks import Check, Seen, not_tried
+from pytest_rootfs.runtime import host_reasons
 from pytest_rootfs.runtime.surroundings import APPARMOR, Surroundings, refusal
-
-OLDEST = (5, 11)
 
 
 def python() -> Check:
@@ -37,22 +36,15 @@ def not_linux() -> Check:
 def kernel(around: Surroundings) -> Check:
     """Tell whether the kernel is new enough: overlays in user namespaces came with 5.11."""
     found = f"Linux {around.release} {platform.machine()}"
-    if around.wsl == 1:
-        return Check(
-            name="kernel",
-            state="missing",
-            found=f"{found}, WSL 1",
-            consequence="WSL 1 only imitates Linux, and has no containers",
-            repair="wsl --set-version DISTRIBUTION 2, in Windows",
-        )
-    if around.kernel >= OLDEST:
+    gap = host_reasons.old_kernel(around)
+    if not gap:
         return Check(name="kernel", state="ok", found=found)
     return Check(
         name="kernel",
         state="missing",
         found=found,
-        consequence="before 5.11 there is no overlay in a user namespace",
-        repair="wsl --update, in Windows" if around.wsl else "install a kernel of 5.11 or newer",
+        consequence=gap.reason,
+        repair=gap.repair,
     )
 
 
@@ -159,10 +151,11 @@ def proc(seen: Seen) -> Check:
     refused = seen.trials["proc"]
     if refused is None:
         return Check(name="/proc", state="ok", found="can be mounted in a new pid namespace")
+    gap = host_reasons.masked_proc(seen.around)
     return Check(
         name="/proc",
         state="missing",
-        found=f"parts of the /proc around us are masked: {refused.text}",
+        found=f"{gap.reason}: {refused.text}",
         consequence="containers would see the processes of the host, so none is started",
-        repair=seen.around.outer_repair or "unmount what lies over it: findmnt --submounts /proc",
+        repair=gap.repair,
     )

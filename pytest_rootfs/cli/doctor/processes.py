@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from pytest_rootfs.cli.doctor.checks import Check, Seen
+from pytest_rootfs.runtime import host_reasons
 
 MAPPED_CONSEQUENCE = "user=, chown and packages with other owners fail"
 
@@ -32,12 +33,12 @@ def ids() -> Check:
 
 def clone3(seen: Seen) -> Check:
     """Tell whether clone3(2) may be called; older profiles of seccomp do not know it."""
-    return _call(seen, "clone3", "a process cannot be born in its cgroup")
+    return _call(seen, "clone3", "clone stands in: commands start more slowly")
 
 
 def openat2(seen: Seen) -> Check:
     """Tell whether openat2(2) may be called."""
-    return _call(seen, "openat2", "paths in containers are resolved step by step")
+    return _call(seen, "openat2", "paths in containers are walked component by component")
 
 
 def _call(seen: Seen, name: str, consequence: str) -> Check:
@@ -48,8 +49,8 @@ def _call(seen: Seen, name: str, consequence: str) -> Check:
         name=name,
         state="degraded",
         found=f"refused, by a seccomp filter: {refused.text}",
-        consequence=f"{consequence}; the last line tells whether containers start without it",
-        repair=seen.around.outer_repair or "run pytest outside of the sandbox that filters it",
+        consequence=consequence,
+        repair=host_reasons.absent_call(name, seen.around).repair,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_rootfs.cli.doctor.checks import Check, Seen, not_tried
 from pytest_rootfs.errors import RootfsError
+from pytest_rootfs.runtime import host_reasons
 from pytest_rootfs.settings import shown_size
 
 LITTLE_ROOM_BYTES = 64 << 20
@@ -67,7 +68,7 @@ def rw_layer(seen: Seen) -> Check:
         state="degraded",
         found=f"tmpfs cannot hold it: {refused.text}",
         consequence="it is written to the store's disk instead: slower, and disk= is refused",
-        repair="wsl --update, in Windows" if seen.around.wsl else "use a kernel of 6.6 or newer",
+        repair=host_reasons.rw_on_disk(seen.around).repair,
     )
 
 
