@@ -160,9 +160,11 @@ def keep_attached(tree_fd: int, place: str) -> None:
     An overlay takes a lower dir only from a mount of a namespace that the caller administers
     (clone_private_mount in fs/namespace.c), and a tree that a more privileged process has detached
     is not; before Linux 6.15 no detached tree is. Not over `/`: then clone(2) takes us for chrooted
-    and refuses a user namespace.
+    and refuses a user namespace. What is put over a copy of a shared mount would appear on the
+    host, too, so it becomes private.
     """
     syscalls.move_mount(tree_fd, place)
+    syscalls.mount(None, place, None, syscalls.MS_PRIVATE)
 
 
 def detach_last(place: str) -> None:
