@@ -91,8 +91,17 @@ def test_folder_of_a_dead_engine_is_a_leak() -> None:
 
 def test_missing_feature_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
+    monkeypatch.delenv(features.LACKS, raising=False)
 
     with pytest.raises(pytest.fail.Exception, match="CI lacks 'no-such-program'"):
+        features.give_up("no-such-program", features.missing("no-such-program"))
+
+
+def test_feature_that_ci_disclaims_skips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv(features.LACKS, "second core,no-such-program")
+
+    with pytest.raises(pytest.skip.Exception, match="not installed"):
         features.give_up("no-such-program", features.missing("no-such-program"))
 
 

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from features import needs
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.runtime.spec import ContainerOptions
 
+pytestmark = needs("second core")
 WAITING_S = 5.0
 
 

@@ -146,6 +146,7 @@ def test_too_much_time_is_throttled(start: Start) -> None:
     assert done.user_s + done.system_s < 0.5 * done.duration_s
 
 
+@needs("disk")
 def test_full_disk_is_told_by_the_kernel(start: Start) -> None:
     container = start(disk="1M")
 
@@ -156,6 +157,7 @@ def test_full_disk_is_told_by_the_kernel(start: Start) -> None:
         container.path("/tmp/other").write_bytes(b"x" * 2 * MIB)
 
 
+@needs("disk")
 def test_files_below_the_limit_fit(start: Start) -> None:
     container = start(disk="2M")
 
@@ -230,6 +232,7 @@ def test_figures_without_cgroup_are_none(lenient: Engine) -> None:
     assert hit == []
 
 
+@needs("disk")
 def test_disk_limit_needs_no_cgroup(strict: Engine) -> None:
     with strict.start(
         "minimal", options=ContainerOptions.from_keywords({"disk": "1M"})
@@ -269,6 +272,7 @@ def test_policy_and_host_decide(
     assert (outcome, len(warned)) == OUTCOMES[policy, place]
 
 
+@needs("disk")
 def test_full_disk_is_the_reason(start: Start) -> None:
     container = start(disk="1M")
 
@@ -276,6 +280,7 @@ def test_full_disk_is_the_reason(start: Start) -> None:
         container.run("head -c 2M /dev/zero > /tmp/file")
 
 
+@needs("disk")
 @pytest.mark.parametrize("content", ["x" * 10_000, b"x" * 10_000])
 def test_full_disk_is_told_with_the_file(start: Start, content: str | bytes) -> None:
     container = start(disk="1M")

@@ -138,6 +138,7 @@ def test_throttling_is_told_by_a_timeout(start: Start) -> None:
     assert pickle.loads(pickle.dumps(late.value)).detail == late.value.detail
 
 
+@needs("disk")
 def test_disk_can_be_limited_later(container: Container) -> None:
     container.limits.disk = "1M"
 
@@ -149,6 +150,7 @@ def test_disk_can_be_limited_later(container: Container) -> None:
     assert container.limits_hit() == ["disk: the rw layer is full at 1.0 MiB"]
 
 
+@needs("disk")
 def test_disk_can_be_raised_and_lifted(start: Start) -> None:
     container = start(disk="1M")
     container.limits.disk = "3M"
@@ -161,6 +163,7 @@ def test_disk_can_be_raised_and_lifted(start: Start) -> None:
     assert "No space" in container.run("head -c 9M /dev/zero > /tmp/file", check=False).stderr
 
 
+@needs("disk")
 def test_disk_in_use_cannot_be_taken_away(container: Container) -> None:
     container.run("head -c 2M /dev/zero > /tmp/file")
 
@@ -171,6 +174,7 @@ def test_disk_in_use_cannot_be_taken_away(container: Container) -> None:
     container.run("head -c 2M /dev/zero > /tmp/other")
 
 
+@needs("disk")
 def test_disk_limit_outlives_a_restart(container: Container) -> None:
     container.limits.disk = "1M"
     container.restart()
@@ -200,6 +204,7 @@ def test_limits_compare_with_plain_ones(container: Container) -> None:
     assert dataclasses.asdict(container.limits) == dataclasses.asdict(plain)
 
 
+@needs("disk")
 def test_copies_of_limits_change_nothing(container: Container) -> None:
     before = pickle.loads(pickle.dumps(container.limits)), copy.copy(container.limits)
     container.limits.disk = "2M"
@@ -208,6 +213,7 @@ def test_copies_of_limits_change_nothing(container: Container) -> None:
     assert {type(limits) for limits in before} == {Limits}
 
 
+@needs("disk")
 def test_options_stay_what_was_asked_for(start: Start) -> None:
     container = start(disk="4M")
     container.limits.disk = "2M"

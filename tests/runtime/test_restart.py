@@ -190,6 +190,7 @@ def test_limits_hold_after_a_restart(start: Start) -> None:
     assert "Cannot fork" in done.stderr
 
 
+@needs("disk")
 def test_disk_limit_holds_after_a_restart(start: Start) -> None:
     container = start(disk="1M")
 
