@@ -19,6 +19,7 @@ import pytest
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime import deaths
+from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.limit_watch import LimitWatch
 from pytest_rootfs.runtime.spec import Limits
 
@@ -215,14 +216,21 @@ def test_kill_signals_inside_do_not_reach_init(engine: Engine) -> None:
 
 def test_output_under_way_is_the_last(engine: Engine) -> None:
     with engine.start("minimal") as container:
-        killer = threading.Timer(0.2, os.kill, (container.pid, signal.SIGKILL))
+        killer = threading.Thread(target=kill_when_there, args=(container, "/spoken"))
         killer.start()
 
         with pytest.raises(ContainerDied, match="last output:\nlast words"):
-            container.run("echo last words; sleep 100")
+            container.run("echo last words; touch /spoken; sleep 100")
 
         killer.join()
         assert container.commands[-1].returncode == -signal.SIGKILL
+
+
+def kill_when_there(container: Container, path: str) -> None:
+    deadline = time.monotonic() + GONE_S
+    while not container.path(path).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(container.pid, signal.SIGKILL)
 
 
 def test_container_of_a_lost_spawner_is_dead(engine: Engine) -> None:
