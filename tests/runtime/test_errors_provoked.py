@@ -23,12 +23,13 @@ from error_form import assert_well_formed
 
 import pytest_rootfs
 from pytest_rootfs import errors
-from pytest_rootfs.engine import Engine, EngineSettings, _tree_of
+from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
 from pytest_rootfs.image import Image
 from pytest_rootfs.runtime import deaths, refusals, runs, session, starts
 from pytest_rootfs.runtime.client import StepFailed
 from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.host_trees import _tree_of
 from pytest_rootfs.runtime.limit_watch import LimitWatch
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits, Mount
 from pytest_rootfs.runtime.subordinate_ids import Gap

@@ -18,9 +18,10 @@ import pytest
 from error_form import assert_well_formed
 from features import needs
 
-from pytest_rootfs.engine import Engine, _tree_of
+from pytest_rootfs.engine import Engine
 from pytest_rootfs.errors import ContainerError
 from pytest_rootfs.image import Image
+from pytest_rootfs.runtime.host_trees import _tree_of
 from pytest_rootfs.runtime.spec import ContainerOptions, Mount
 
 if TYPE_CHECKING:
