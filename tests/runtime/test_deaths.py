@@ -236,6 +236,9 @@ def kill_when_there(container: Container, path: str) -> None:
 def test_container_of_a_lost_spawner_is_dead(engine: Engine) -> None:
     lost = engine.start("minimal")
     os.kill(child_of(engine.session._process.pid), signal.SIGKILL)
+    deadline = time.monotonic() + GONE_S
+    while is_alive(lost.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
     with pytest.raises(ContainerDied):
         lost.run(["true"])
