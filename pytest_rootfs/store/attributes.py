@@ -31,6 +31,14 @@ def stored_name(name: bytes) -> bytes:
     return _ESCAPED + name[len(PRIVATE) :] if name.startswith(PRIVATE) else name
 
 
+def drop_kept(fd: int) -> None:
+    """Remove the attributes that came from a layer; overlayfs' own stay."""
+    for text in _listed(fd):
+        name = os.fsencode(text)
+        if is_kept(name) and (name.startswith(_ESCAPED) or not name.startswith(PRIVATE)):
+            os.removexattr(fd, name)
+
+
 def read_all(fd: int) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
     """Return a file's attributes: those to keep, as an archive spells them, and overlayfs' own.
 

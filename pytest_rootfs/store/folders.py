@@ -37,6 +37,11 @@ class Folders:
         self._name, self._fd = name, found_fd
         return found_fd
 
+    def forget(self, name: bytes) -> None:
+        """Expect that the folder `name` is replaced: what was open there is not it any more."""
+        if self._name == name or self._name.startswith(name + b"/"):
+            self._forget()
+
     def close(self) -> None:
         """Close both descriptors."""
         self._forget()

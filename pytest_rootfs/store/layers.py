@@ -1,10 +1,9 @@
 """Unpack one layer archive into an empty folder, in the form that overlayfs mounts.
 
-OCI whiteouts become overlayfs' own (`store/whiteouts.py`, `user.overlay.opaque`). Only
-self-contained layers are accepted: an entry's parent is an earlier folder entry of the same
-archive, and a hard link repeats an earlier entry; whatever else would need the layers below, or
-would lead through a link, is refused. Every path is walked folder by folder without following
-links, so nothing outside the target can be reached even without the pivot that comes first.
+A layer that holds all parents of its entries, and links to nothing outside, unpacks to the same
+tree whatever is below it. Any other one is applied to the view of the layers below: a missing
+parent is copied from there, and so is the target of a hard link. Where a path leads through a
+link, the link is followed inside the root, as umoci does.
 """
 
 from __future__ import annotations
@@ -13,46 +12,67 @@ import errno
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from pytest_rootfs.errors import ArchiveRejected, RootfsError
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, parent_of, rejected, shown
-from pytest_rootfs.store.folders import Folders
+from pytest_rootfs.store.layer_files import FileMaker
+from pytest_rootfs.store.layer_paths import Below, base_of, is_whiteout
+from pytest_rootfs.store.layer_trees import LayerTree, entry_of
 from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.tar_reader import Reader, Source, read_entries
-from pytest_rootfs.store.whiteouts import make_whiteout
+from pytest_rootfs.store.uppers import FileInfo
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
-ENTRIES_MAX = 5_000_000
 
-_ZEROS = bytes(1 << 18)
-_NODES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackLimits:
+    """Where unpacking gives up. `bytes` counts the files' sizes, holes included."""
+
+    entries: int = 5_000_000
+    bytes: int = 1 << 38
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpackResult:
-    """What an unpacked archive was: `degraded` lists, in words, what this host cannot keep."""
+    """What an unpacked archive was.
+
+    `degraded` lists, in words, what this host cannot keep and what was read with lenience.
+    `uses_below`: the tree fits only what it was unpacked over, so its name is the chain's.
+    """
 
     diff_id: str
     size: int
     entries: int
     has_root: bool
+    uses_below: bool
     degraded: tuple[str, ...]
 
 
-def unpack(tar: Source, target_fd: int, *, squash_ids: bool = False) -> UnpackResult:
+def unpack(
+    tar: Source,
+    target_fd: int,
+    *,
+    squash_ids: bool = False,
+    below_fd: int | None = None,
+    limits: UnpackLimits | None = None,
+) -> UnpackResult:
     """Unpack the uncompressed archive `tar` into the empty folder `target_fd`.
 
     `squash_ids` gives everything to the ids that own the process, for a map with a single id.
-    Raises ArchiveRejected at the first rule that is broken; what was written so far stays, for
-    the caller to discard. Memory does not grow with the size of files.
+    `below_fd` is the merged view of the layers below, -1 when there is none; without it (None) a
+    layer that needs them is refused. Raises ArchiveRejected at the first rule that is broken; what
+    was written so far stays, for the caller to discard. Memory does not grow with the size of
+    files.
     """
     source = _Hashing(tar)
-    layer = _Unpacking(target_fd, squash_ids=squash_ids)
+    layer = _Unpacking(target_fd, below_fd, limits or UnpackLimits(), squash_ids=squash_ids)
     try:
-        for entry, data in read_entries(source):
+        for entry, data in read_entries(source, layer.notes):
             layer.add(entry, data)
         layer.finish()
     except OSError as error:
@@ -69,6 +89,7 @@ def unpack(tar: Source, target_fd: int, *, squash_ids: bool = False) -> UnpackRe
         size=source.size,
         entries=layer.entries,
         has_root=layer.has_root,
+        uses_below=layer.tree.uses_below,
         degraded=layer.notes.shown(),
     )
 
@@ -91,239 +112,152 @@ class _Hashing:
 class _Unpacking:
     """One layer in the making."""
 
-    def __init__(self, target_fd: int, *, squash_ids: bool) -> None:
-        self._folders = Folders(target_fd)
-        self._squash_ids = squash_ids
-        self._times: dict[bytes, int] = {}
-        self._opaque: set[bytes] = set()
-        self._whiteouts: set[bytes] = set()
-        self._skipped: set[bytes] = set()
-        self._noted: set[bytes] = set()
+    def __init__(
+        self, target_fd: int, below_fd: int | None, limits: UnpackLimits, *, squash_ids: bool
+    ) -> None:
         self.notes = Notes()
+        self._limits = limits
+        self._below = None if below_fd is None else Below(below_fd)
+        self.tree = LayerTree(target_fd, self._below, self.notes)
+        self._files = FileMaker(self.notes, squash_ids=squash_ids)
+        self._skipped: set[bytes] = set()
         self.entries = 0
+        self._bytes = 0
         self.has_root = False
 
     def add(self, entry: Entry, data: Reader) -> None:
-        self.entries += 1
-        if self.entries > ENTRIES_MAX:
-            raise ArchiveRejected(f"the archive has more than {ENTRIES_MAX} entries")
-        if entry.name == ROOT:
-            self._add_root(entry)
-            return
-        parent_fd = self._parent(entry)
-        base = entry.name.rpartition(b"/")[2]
-        if base.startswith(WHITEOUT):
-            self._add_whiteout(entry, parent_fd, base)
-        elif entry.kind == "dir":
-            self._add_folder(entry, parent_fd, base)
-        else:
-            self._replace_whiteout(entry, parent_fd, base)
-            self._add_other(entry, parent_fd, base, data)
+        try:
+            self._count(entry)
+            self._add(entry, data)
+        except ArchiveRejected as error:
+            raise ArchiveRejected(
+                f"{error.what} (entry {self.entries})", detail=error.detail, hint=error.hint
+            ) from error
 
     def finish(self) -> None:
-        """Drop whiteouts that an opaque folder makes useless, then set the folders' times."""
-        for name in self._whiteouts:
-            if self._is_below_opaque(name):
-                # Inside an opaque folder overlayfs lists a whiteout as a name that is not there.
-                os.unlink(name.rpartition(b"/")[2], dir_fd=self._folders.open(parent_of(name)))
-        for name, mtime in self._times.items():
-            os.utime(self._folders.open(name), ns=(mtime * 10**9, mtime * 10**9))
+        """Give the folders what must wait until everything is in them."""
+        for name, info in self.tree.implied().items():
+            self._imply(name, info)
+        if not self.has_root and self._below is not None:
+            self.tree.uses_below = True
+            info = self._below.look(ROOT)
+            self._imply(ROOT, info)
+            self.tree.note_time(ROOT, 0 if info is None else int(info.stat.st_mtime))
+        self.tree.finish()
 
     def close(self) -> None:
-        self._folders.close()
+        self.tree.close()
+        if self._below is not None:
+            self._below.close()
 
-    def _parent(self, entry: Entry) -> int:
-        parent = parent_of(entry.name)
+    def _count(self, entry: Entry) -> None:
+        self.entries += 1
+        self._bytes += entry.size
+        if self.entries > self._limits.entries:
+            raise ArchiveRejected(f"the archive has more than {self._limits.entries} entries")
+        if self._bytes > self._limits.bytes:
+            raise ArchiveRejected(f"the archive unpacks to more than {self._limits.bytes} bytes")
+
+    def _add(self, entry: Entry, data: Reader) -> None:
+        if entry.name == ROOT:
+            if self.has_root:
+                self.notes.add("the root occurs twice; the later entry counts")
+            self.has_root = True
+            self._set_folder(entry, is_old=True)
+            return
+        name = self.tree.place(entry.name)
+        if name != entry.name:
+            entry = replace(entry, name=name)
+        base = base_of(name)
+        if base.startswith(WHITEOUT):
+            self._add_whiteout(entry, base)
+        elif entry.kind == "dir":
+            self._set_folder(entry, is_old=self.tree.make_folder(name))
+        elif entry.kind == "hardlink":
+            self._add_hardlink(entry)
+        else:
+            self._add_file(entry, data)
+
+    def _set_folder(self, entry: Entry, *, is_old: bool) -> None:
+        folder_fd = self.tree.folders.open(entry.name)
+        if is_old:
+            attributes.drop_kept(folder_fd)
+        self._files.set_attributes(entry, folder_fd)
+        self.tree.note_time(entry.name, entry.mtime)
+
+    def _imply(self, name: bytes, info: FileInfo | None) -> None:
+        """Give a folder without an entry what it has below, or what a new one has."""
+        entry = Entry(name=name, kind="dir", mode=0o755)
+        if info is not None:
+            entry = entry_of(name, info)
         try:
-            return self._folders.open(parent)
-        except FileNotFoundError as error:
-            raise rejected(
-                entry.name,
-                f"its parent folder {shown(parent)} has no entry before it; only layers that "
-                "hold all parents of their entries can be unpacked",
-            ) from error
-        except NotADirectoryError as error:
-            raise rejected(entry.name, f"its parent {shown(parent)} is not a folder") from error
+            self._files.set_attributes(entry, self.tree.folders.open(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return  # replaced by a later entry
 
-    def _add_root(self, entry: Entry) -> None:
-        if self.has_root:
-            raise rejected(entry.name, "it occurs twice")
-        self.has_root = True
-        self._set_attributes(entry, self._folders.open(ROOT))
-        self._times[ROOT] = entry.mtime
-
-    def _add_folder(self, entry: Entry, parent_fd: int, base: bytes) -> None:
-        is_replacing = self._replace_whiteout(entry, parent_fd, base)
-        try:
-            os.mkdir(base, 0o700, dir_fd=parent_fd)
-        except FileExistsError as error:
-            raise rejected(entry.name, "it occurs twice") from error
-        folder_fd = self._folders.open(entry.name)
-        self._set_attributes(entry, folder_fd)
-        self._times[entry.name] = entry.mtime
-        if is_replacing:
-            self._make_opaque(entry.name)
-
-    def _add_whiteout(self, entry: Entry, parent_fd: int, base: bytes) -> None:
+    def _add_whiteout(self, entry: Entry, base: bytes) -> None:
         if entry.kind != "file" or entry.size:
             raise rejected(entry.name, "a whiteout must be an empty regular file")
         if base == OPAQUE:
-            self._make_opaque(parent_of(entry.name))
+            self.tree.make_opaque(parent_of(entry.name))
             return
         hidden = base[len(WHITEOUT) :]
         if hidden in (b"", b".", b"..") or hidden.startswith(WHITEOUT):
             raise rejected(entry.name, "it hides no proper name")
-        name = entry.name[: -len(base)] + hidden
+        self.tree.make_whiteout(entry.name[: -len(base)] + hidden)
+
+    def _add_file(self, entry: Entry, data: Iterable[bytes]) -> None:
+        base, parent = base_of(entry.name), parent_of(entry.name)
         try:
-            make_whiteout(hidden, parent_fd)
+            is_made = self._files.make(entry, self.tree.folders.open(parent), base, data)
         except FileExistsError:
-            # A whiteout never hides what its own layer brings, only what is below.
-            if name in self._whiteouts:
-                raise rejected(entry.name, "it occurs twice") from None
-            if name in self._times:
-                self._make_opaque(name)
+            self.tree.make_room(entry.name)
+            is_made = self._files.make(entry, self.tree.folders.open(parent), base, data)
+        if is_made:
+            self._skipped.discard(entry.name)
+        else:
+            self._skipped.add(entry.name)
+
+    def _add_hardlink(self, entry: Entry) -> None:
+        target, info = self.tree.find(entry.linkname, entry=entry.name)
+        if target in self._skipped:
+            self._skipped.add(entry.name)
+            self.notes.add(
+                f"{shown(entry.name)} is a link to a device node that cannot be made here"
+            )
             return
-        self._whiteouts.add(name)
-
-    def _replace_whiteout(self, entry: Entry, parent_fd: int, base: bytes) -> bool:
-        """Let an entry take the place of an earlier whiteout of its own layer."""
-        if entry.name not in self._whiteouts:
-            return False
-        os.unlink(base, dir_fd=parent_fd)
-        self._whiteouts.remove(entry.name)
-        return True
-
-    def _make_opaque(self, name: bytes) -> None:
-        if name not in self._opaque:
-            os.setxattr(self._folders.open(name), attributes.PRIVATE + b"opaque", b"y")
-            self._opaque.add(name)
-
-    def _is_below_opaque(self, name: bytes) -> bool:
-        while name != ROOT:
-            name = parent_of(name)
-            if name in self._opaque:
-                return True
-        return False
-
-    def _add_other(self, entry: Entry, parent_fd: int, base: bytes, data: Reader) -> None:
-        try:
-            if entry.kind == "file":
-                self._add_file(entry, parent_fd, base, data)
-            elif entry.kind == "hardlink":
-                self._add_hardlink(entry, parent_fd, base)
-            elif entry.kind == "symlink":
-                os.symlink(entry.linkname, base, dir_fd=parent_fd)
-                self._set_by_name(entry, parent_fd, base)
-            else:
-                self._add_node(entry, parent_fd, base)
-        except FileExistsError as error:
-            raise rejected(entry.name, "it occurs twice") from error
-
-    def _add_file(self, entry: Entry, parent_fd: int, base: bytes, data: Reader) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(base, flags, 0o600, dir_fd=parent_fd)
-        try:
-            is_sparse = False
-            for chunk in data:
-                is_sparse = chunk == _ZEROS[: len(chunk)]
-                if is_sparse:
-                    os.lseek(fd, len(chunk), os.SEEK_CUR)
-                else:
-                    _write_all(fd, chunk)
-            if is_sparse:
-                os.ftruncate(fd, entry.size)
-            self._set_attributes(entry, fd)
-            os.utime(fd, ns=(entry.mtime * 10**9, entry.mtime * 10**9))
-        finally:
-            os.close(fd)
-
-    def _add_hardlink(self, entry: Entry, parent_fd: int, base: bytes) -> None:
-        if entry.linkname in self._skipped:
-            self._skip(entry.name, "is a link to a device node that cannot be made here")
-            return
-        target_parent = parent_of(entry.linkname)
-        target = entry.linkname.rpartition(b"/")[2]
-        if entry.linkname in self._whiteouts or entry.linkname in self._times:
-            raise rejected(entry.name, f"it is a hard link to {shown(entry.linkname)}")
-        try:
-            target_fd = os.dup(self._folders.open(target_parent))
-            try:
-                # Opening the target's folder may have closed the one that `parent_fd` was.
-                parent_fd = self._folders.open(parent_of(entry.name))
-                os.link(
-                    target, base, src_dir_fd=target_fd, dst_dir_fd=parent_fd, follow_symlinks=False
-                )
-            finally:
-                os.close(target_fd)
-        except (FileNotFoundError, NotADirectoryError) as error:
+        if target == entry.name:
+            raise rejected(entry.name, "it is a hard link to itself")
+        if info is not None and info.type != "dir":
+            self._copy_up(target, info)
+        found = self.tree.own(target)
+        if found is None or is_whiteout(found):
             raise rejected(
                 entry.name, f"it is a hard link to {shown(entry.linkname)}, no earlier entry"
-            ) from error
+            )
+        if stat.S_ISDIR(found.st_mode):
+            raise rejected(entry.name, f"it is a hard link to {shown(target)}, a folder")
+        self._link(entry.name, target)
 
-    def _add_node(self, entry: Entry, parent_fd: int, base: bytes) -> None:
-        if entry.kind == "char" and entry.dev == (0, 0):
-            raise rejected(entry.name, "overlayfs would read the device 0:0 as a deletion")
-        mode = _NODES[entry.kind] | 0o600
+    def _copy_up(self, name: bytes, info: FileInfo) -> None:
+        """Bring a file from below into this layer, where a hard link can repeat it."""
+        self.tree.place(name)
+        if self._below is not None:
+            self._add_file(entry_of(name, info), self._below.content(name, info))
+
+    def _link(self, name: bytes, target: bytes) -> None:
+        if target.startswith(name + b"/"):
+            raise rejected(name, f"it is a hard link to {shown(target)}, which it replaces")
+        if self.tree.own(name) is not None:
+            self.tree.make_room(name)
+        target_fd = os.dup(self.tree.folders.open(parent_of(target)))
         try:
-            os.mknod(base, mode, os.makedev(*entry.dev), dir_fd=parent_fd)
-        except PermissionError:
-            # No user namespace may make device nodes; an empty file in its place would be a lie.
-            self._skip(entry.name, "is a device node, which cannot be made here")
-            return
-        self._set_by_name(entry, parent_fd, base)
-
-    def _set_by_name(self, entry: Entry, parent_fd: int, base: bytes) -> None:
-        """Set owner, mode and times of what cannot be opened; it was just made, with this name."""
-        self._chown(entry, base, parent_fd)
-        if entry.kind != "symlink":
-            os.chmod(base, entry.mode, dir_fd=parent_fd)
-        for name in entry.xattrs:
-            self._note(name, entry, "not possible on this kind of file")
-        times = (entry.mtime * 10**9, entry.mtime * 10**9)
-        os.utime(base, ns=times, dir_fd=parent_fd, follow_symlinks=False)
-
-    def _set_attributes(self, entry: Entry, fd: int) -> None:
-        """Set owner, mode and attributes, in this order: chown(2) clears the other two."""
-        self._chown(entry, fd)
-        os.fchmod(fd, entry.mode)
-        for name, value in entry.xattrs.items():
-            if not attributes.is_kept(name):
-                self._note(name, entry, "belongs to one machine")
-                continue
-            try:
-                os.setxattr(fd, attributes.stored_name(name), value)
-            except OSError as error:
-                self._note(name, entry, str(error.strerror))
-
-    def _chown(self, entry: Entry, file: int | bytes, parent_fd: int | None = None) -> None:
-        if self._squash_ids:
-            return
-        try:
-            if isinstance(file, int):
-                os.fchown(file, entry.uid, entry.gid)
-            else:
-                os.chown(file, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            owner = f"{entry.uid}:{entry.gid}"
-            raise rejected(
-                entry.name, f"its owner {owner} is not among the ids that containers have here"
-            ) from error
-
-    def _skip(self, name: bytes, why: str) -> None:
-        self._skipped.add(name)
-        self.notes.add(f"{shown(name)} {why}")
-
-    def _note(self, attribute: bytes, entry: Entry, why: str) -> None:
-        """Record an attribute that is not kept, once a layer."""
-        if attribute not in self._noted:
-            self._noted.add(attribute)
-            text = f"{shown(entry.name)}: attribute {shown(attribute)} not kept: {why}"
-            self.notes.add(text)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+            os.link(
+                base_of(target),
+                base_of(name),
+                src_dir_fd=target_fd,
+                dst_dir_fd=self.tree.folders.open(parent_of(name)),
+                follow_symlinks=False,
+            )
+        finally:
+            os.close(target_fd)

@@ -7,6 +7,9 @@ import re
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.store.entries import shown
 
+SPARSE_KEYS = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+"""The only keys that one header may repeat, by GNU tar's sparse format 0.0; joined by commas."""
+
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*", re.ASCII)
 _DECIMAL = re.compile(rb"(-?\d{1,20})(?:\.(\d*))?", re.ASCII)
 
@@ -53,6 +56,8 @@ def extended_records(body: bytes) -> dict[bytes, bytes]:
         key, equals, value = body[blank + 1 : end - 1].partition(b"=")
         if end > len(body) or end <= blank + 1 or body[end - 1 : end] != b"\n" or not equals:
             raise ArchiveRejected("a record of an extended header lies about its length")
+        if key in SPARSE_KEYS and key in records:
+            value = records.pop(key) + b"," + value
         _check_record(records, key, value)
         records[key] = value
         at = end

@@ -1,9 +1,10 @@
 """Read layer archives strictly, as a stream; refuse whatever has two readings.
 
-Understood: V7, ustar (with prefix), GNU long names and base-256 numbers, pax extended headers.
-Refused, always with the entry's number and name: sparse files, negative or oversized numbers, wrong
+Understood: V7, ustar (with prefix), GNU long names, base-256 numbers and sparse files, pax extended
+headers. Refused, always with the entry's number and name: negative or oversized numbers, wrong
 checksums, lying lengths, global headers that say more than a comment, unknown types, names that
-leave the root, data where there can be none, a missing end, and anything but zeros after it.
+leave the root, data where there can be none, an end in the middle of something, and anything but
+zeros after the end. A missing end marker after a whole entry is noted.
 CPython's `tarfile` accepts several of these silently, so it serves only as an oracle in tests.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.store import tar_sparse
 from pytest_rootfs.store.entries import (
     BLOCK_BYTES,
     ID_MAX,
@@ -23,7 +25,9 @@ from pytest_rootfs.store.entries import (
     rejected,
     shown,
 )
+from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.tar_fields import extended_records, number, text, whole_number
+from pytest_rootfs.store.tar_sparse import Segments
 
 METADATA_BYTES_MAX = 1 << 20
 CHUNK_BYTES = 1 << 18
@@ -32,6 +36,7 @@ _KINDS: dict[bytes, Kind] = {
     b"\0": "file",
     b"0": "file",
     b"7": "file",
+    b"S": "file",
     b"1": "hardlink",
     b"2": "symlink",
     b"3": "char",
@@ -41,6 +46,7 @@ _KINDS: dict[bytes, Kind] = {
 }
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 _SIZE_MAX = 2**63 - 1
+_SPARSE_SIZES = {b"GNU.sparse.size", b"GNU.sparse.realsize", b"GNU.sparse.major"}
 _XATTR = b"SCHILY.xattr."
 
 
@@ -56,7 +62,7 @@ class Reader:
 
     def __init__(self, file: Source, size: int) -> None:
         self._file = file
-        self._left = size
+        self._left = self.stored = size
 
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes, all that is left if negative; none at the end."""
@@ -70,43 +76,108 @@ class Reader:
         while self._left:
             yield self.read(CHUNK_BYTES)
 
+    @property
+    def left(self) -> int:
+        """How much is not read yet."""
+        return self._left
 
-def read_entries(file: Source) -> Iterator[tuple[Entry, Reader]]:
-    """Yield every entry with its data, in archive order, and read `file` to its very end."""
+    def exactly(self, size: int) -> bytes:
+        """Return `size` bytes, or refuse an entry that has fewer."""
+        if size > self._left:
+            raise ArchiveRejected("the map of a sparse file is cut off")
+        return self.read(size)
+
+    def skip(self) -> None:
+        """Skip the rest."""
+        for _ in self:
+            pass
+
+
+class SparseReader(Reader):
+    """The data of a sparse file: what is stored, and zeros for the holes."""
+
+    def __init__(self, stored: Reader, segments: Segments, real: int) -> None:
+        self._stored = stored
+        self._segments = [*segments, (real, 0)][::-1]
+        self._at = 0
+        self._left = real
+        self.stored = stored.stored
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes, all that is left if negative; none at the end."""
+        wanted = self._left if size < 0 else min(size, self._left)
+        parts: list[bytes] = []
+        while wanted:
+            part = self._piece(wanted)
+            parts.append(part)
+            wanted -= len(part)
+        return b"".join(parts)
+
+    def skip(self) -> None:
+        """Skip what is stored; holes take no time."""
+        self._stored.skip()
+
+    def _piece(self, size: int) -> bytes:
+        """Return at most `size` bytes, of one segment or of the hole before it."""
+        while self._at >= sum(self._segments[-1]):
+            self._segments.pop()
+        offset, length = self._segments[-1]
+        if self._at < offset:
+            part = bytes(min(size, offset - self._at))
+        else:
+            part = self._stored.read(min(size, offset + length - self._at))
+        self._at += len(part)
+        self._left -= len(part)
+        return part
+
+
+def read_entries(file: Source, notes: Notes | None = None) -> Iterator[tuple[Entry, Reader]]:
+    """Yield every entry with its data, in archive order, and read `file` to its very end.
+
+    `notes` gets a remark on an archive without an end marker.
+    """
     count = 0
     while True:
         try:
-            found = _next_entry(file)
+            found = _next_entry(file, is_first=count == 0, notes=notes)
         except ArchiveRejected as error:
             raise ArchiveRejected(f"{error.what} (entry {count + 1})") from error
         if found is None:
             return
         count += 1
-        entry, reader = found
         yield found
-        for _ in reader:
-            pass
-        if any(_exactly(file, -entry.size % BLOCK_BYTES)):
-            raise rejected(entry.name, "its padding is not zero")
+        _pass(file, *found, count)
 
 
-def _next_entry(file: Source) -> tuple[Entry, Reader] | None:
+def _pass(file: Source, entry: Entry, reader: Reader, count: int) -> None:
+    """Go to the end of an entry's last block."""
+    reader.skip()
+    if any(_exactly(file, -reader.stored % BLOCK_BYTES)):
+        refusal = rejected(entry.name, "its padding is not zero")
+        raise ArchiveRejected(f"{refusal.what} (entry {count})")
+
+
+def _next_entry(
+    file: Source, *, is_first: bool, notes: Notes | None
+) -> tuple[Entry, Reader] | None:
     """Read headers up to and including the next real one; None at a proper end."""
     records: dict[bytes, bytes] = {}
     while True:
-        header = _exactly(file, BLOCK_BYTES)
-        if header == _ZERO_BLOCK:
-            if records:
-                raise ArchiveRejected("the archive ends after an extended header")
-            _expect_end(file)
+        header = _header(file, may_end=not (is_first or records))
+        if header == _ZERO_BLOCK and not records:
+            _expect_end(file, notes)
             return None
+        if not header:
+            _note_end(notes)
+            return None
+        if header == _ZERO_BLOCK:
+            raise ArchiveRejected("the archive ends after an extended header")
         _verify_checksum(header)
         kind = header[156:157]
         if kind in b"xgLK":
             _add_records(records, kind, _metadata(file, header))
             continue
-        entry = _entry(header, records)
-        return entry, Reader(file, entry.size)
+        return _entry(file, header, records)
 
 
 def _add_records(records: dict[bytes, bytes], kind: bytes, body: bytes) -> None:
@@ -130,30 +201,30 @@ def _add_records(records: dict[bytes, bytes], kind: bytes, body: bytes) -> None:
     records.update(found)
 
 
-def _entry(header: bytes, records: Mapping[bytes, bytes]) -> Entry:
-    raw_name = records.get(b"path") or _header_name(header)
+def _entry(file: Source, header: bytes, records: Mapping[bytes, bytes]) -> tuple[Entry, Reader]:
+    raw_name = records.get(b"GNU.sparse.name") or records.get(b"path") or _header_name(header)
     try:
-        return _checked_entry(header, records, raw_name)
+        return _checked_entry(file, header, records, raw_name)
     except ArchiveRejected as error:
         if "archive entry" in error.what:
             raise
         raise rejected(raw_name, error.what) from error
 
 
-def _checked_entry(header: bytes, records: Mapping[bytes, bytes], raw_name: bytes) -> Entry:
+def _checked_entry(
+    file: Source, header: bytes, records: Mapping[bytes, bytes], raw_name: bytes
+) -> tuple[Entry, Reader]:
     kind = _KINDS.get(header[156:157])
     if kind is None:
         raise rejected(raw_name, f"its type {header[156:157]!r} is not supported")
-    sparse = [key for key in records if key.startswith((b"GNU.sparse.", b"SCHILY.realsize"))]
-    if sparse:
-        raise rejected(raw_name, "sparse files are not supported")
-    size = _pax_number(records, b"size", header[124:136], "size", 0, _SIZE_MAX)
+    stored = _pax_number(records, b"size", header[124:136], "size", 0, _SIZE_MAX)
     if kind == "file" and raw_name.endswith(b"/"):
         kind = "dir"  # how archivers older than the type flag 5 write a folder
-    if size and kind != "file":
+    if stored and kind != "file":
         raise rejected(raw_name, f"a {kind} cannot have data")
     link = records.get(b"linkpath") or text(header[157:257])
-    return Entry(
+    data, size = _data(file, header, records, stored)
+    entry = Entry(
         name=_checked_name(raw_name, kind),
         kind=kind,
         mode=number(header[100:108], "mode") & 0o7777,
@@ -165,6 +236,23 @@ def _checked_entry(header: bytes, records: Mapping[bytes, bytes], raw_name: byte
         dev=_device(header) if kind in ("char", "block") else (0, 0),
         xattrs={key[len(_XATTR) :]: records[key] for key in records if key.startswith(_XATTR)},
     )
+    return entry, data
+
+
+def _data(
+    file: Source, header: bytes, records: Mapping[bytes, bytes], stored: int
+) -> tuple[Reader, int]:
+    """Return what reads an entry's data, and how much there is with all holes."""
+    data = Reader(file, stored)
+    if header[156:157] == b"S":
+        segments, real = tar_sparse.old_map(header, lambda size: _exactly(file, size))
+    elif not records.keys() & _SPARSE_SIZES:
+        return data, stored
+    else:
+        segments, real = tar_sparse.record_map(records, data.exactly)
+    if not 0 <= real <= _SIZE_MAX:
+        raise ArchiveRejected(f"its size {real} is out of range")
+    return SparseReader(data, tar_sparse.checked(segments, stored=data.left, real=real), real), real
 
 
 def _checked_name(raw_name: bytes, kind: Kind) -> bytes:
@@ -234,13 +322,30 @@ def _verify_checksum(header: bytes) -> None:
         raise ArchiveRejected("a header has a wrong checksum")
 
 
-def _expect_end(file: Source) -> None:
+def _header(file: Source, *, may_end: bool) -> bytes:
+    """Return the next block; nothing where the file ends and may."""
+    first = file.read(BLOCK_BYTES)
+    if len(first) == BLOCK_BYTES or (not first and may_end):
+        return first
+    return first + _exactly(file, BLOCK_BYTES - len(first))
+
+
+def _expect_end(file: Source, notes: Notes | None) -> None:
     """Read a second zero block and then zeros only, up to the end of the file."""
-    if _exactly(file, BLOCK_BYTES) != _ZERO_BLOCK:
+    second = _header(file, may_end=True)
+    if not second:
+        _note_end(notes)
+        return
+    if second != _ZERO_BLOCK:
         raise ArchiveRejected("a single zero block is not the end of an archive")
     while rest := file.read(CHUNK_BYTES):
         if rest.count(0) != len(rest):
             raise ArchiveRejected("there is data after the end of the archive")
+
+
+def _note_end(notes: Notes | None) -> None:
+    if notes is not None:
+        notes.add("the archive has no end marker")
 
 
 def _exactly(file: Source, size: int) -> bytes:

@@ -7,14 +7,12 @@ import json
 import os
 import subprocess
 import tarfile
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from archives import archive, file, folder, link
 from features import needs
+from judges import private_podman
 
 from pytest_rootfs.errors import ArchiveRejected, ImageError, LayerCorrupt
 from pytest_rootfs.store import oci
@@ -229,18 +227,3 @@ def test_podman_loads_export(store: Store, image: str, tmp_path: Path, kind: oci
     found = oci.read_image(store, image)
     assert "localhost/app:1" in loaded
     assert shown[0]["RootFS"]["Layers"] == list(found.diff_ids)
-
-
-@contextmanager
-def private_podman() -> Iterator[list[str]]:
-    """Give a podman that shares nothing with the machine's; its paths must be short."""
-    with tempfile.TemporaryDirectory(prefix="p", dir="/tmp") as folder:
-        yield [
-            "podman",
-            f"--root={folder}/root",
-            f"--runroot={folder}/run",
-            f"--tmpdir={folder}/tmp",
-            "--storage-driver=vfs",
-            "--cgroup-manager=cgroupfs",
-            "--events-backend=none",
-        ]

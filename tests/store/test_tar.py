@@ -10,7 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from archives import archive, entries, file, folder, link, node
+from archives import (
+    END,
+    archive,
+    entries,
+    extended,
+    file,
+    folder,
+    header,
+    link,
+    node,
+    padded,
+    record,
+    together,
+)
 from features import needs
 
 from pytest_rootfs.errors import ArchiveRejected
@@ -83,46 +96,6 @@ def test_reader_agrees_with_tarfile(version: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [
-        Entry(name=b"x" * 100, kind="file", mode=0o644),
-        Entry(name=b"x" * 101, kind="file", mode=0o644),
-        Entry(name=b"x" * 255, kind="dir", mode=0o755),
-        Entry(name=b"\xe9\n -", kind="file", mode=0o7777),
-        Entry(name=b"uid", kind="file", mode=0, uid=3_000_000, gid=2**32 - 2),
-        Entry(name=b"old", kind="file", mode=0, mtime=-1),
-        Entry(name=b"new", kind="file", mode=0, mtime=2**33),
-        Entry(name=b"link", kind="symlink", mode=0o777, linkname=b"t" * 300),
-        Entry(name=b"disk", kind="block", mode=0o660, dev=(259, 65536)),
-        Entry(
-            name=b"attributes",
-            kind="file",
-            mode=0o644,
-            xattrs={b"user.raw": b"\0=\n\xff", b"security.capability": b"x" * 20},
-        ),
-    ],
-    ids=lambda entry: ascii(entry.name)[:20],
-)
-def test_entry_survives_round_trip(entry: Entry) -> None:
-    content = archive((entry, b""))
-
-    found = [each for each, _ in read_entries(io.BytesIO(content))]
-
-    assert found == [entry]
-
-
-def test_size_beyond_octal_is_written_as_record() -> None:
-    written: list[bytes] = []
-    entry = Entry(name=b"huge", kind="file", mode=0o644, size=2**33)
-    writer = TarWriter(written.append)
-
-    with pytest.raises(ArchiveRejected, match="changed while it was read"):
-        writer.add(entry, [b"short"])
-
-    assert b"19 size=8589934592\n" in b"".join(written)
-
-
 def test_parents_written_first() -> None:
     writer = TarWriter(lambda _: None)
 
@@ -177,3 +150,83 @@ def test_debian_package_is_read(tmp_path: Path) -> None:
     found = entries(unpacked.stdout)
     assert list(found) == [".", "usr", "usr/file"]
     assert found["usr/file"][1] == b"hello"
+
+
+@needs("tar")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--format=gnu"],
+        ["--format=posix", "--sparse-version=0.0"],
+        ["--format=posix", "--sparse-version=0.1"],
+        ["--format=posix", "--sparse-version=1.0"],
+    ],
+    ids=lambda options: options[-1],
+)
+def test_L68_sparse_file_of_gnu_tar_is_read(tmp_path: Path, options: list[str]) -> None:
+    with (tmp_path / "many").open("wb") as many:
+        for number in range(40):
+            many.seek(number * 100_000)
+            many.write(b"piece %d" % number)
+        many.truncate(5_000_000)
+    with (tmp_path / "empty").open("wb") as empty:
+        empty.truncate(1 << 20)
+    make = ["tar", "-S", *options, "-cf", "-", "many", "empty"]
+
+    made = subprocess.run(make, cwd=tmp_path, check=True, capture_output=True).stdout
+
+    found = {name: content for name, (_, content) in entries(made).items()}
+    assert len(made) < 1 << 20
+    assert found == {name: (tmp_path / name).read_bytes() for name in ("many", "empty")}
+
+
+SPARSE = [
+    ({b"map": b"0,1,0,1"}, "not in order"),
+    ({b"map": b"0,1,2"}, "not made of pairs"),
+    ({b"map": b"8,1"}, "does not fit its size"),
+    ({b"map": b"0,2"}, "does not fit its size"),
+    ({b"map": b"0,-1"}, "not in order"),
+    ({b"map": b"0,x"}, "not a number"),
+    ({b"map": b"0,1", b"size": b"-1"}, "size -1 is out of range"),
+    ({b"map": b"0,1", b"size": b"%d" % 2**64}, "out of range"),
+    ({b"offset": b"0"}, "not a number"),
+    ({b"offset": b"0", b"numbytes": b"1,2"}, "not made of pairs"),
+    ({b"major": b"2", b"minor": b"0"}, "not known"),
+    ({b"major": b"1", b"minor": b"0", b"realsize": b"1"}, "cut off"),
+]
+
+
+@pytest.mark.parametrize(("records", "rule"), SPARSE, ids=range(len(SPARSE)))
+def test_L68_wrong_sparse_map_is_refused(records: dict[bytes, bytes], rule: str) -> None:
+    fields = {b"size": b"4", **records}
+    body = b"".join(record(b"GNU.sparse." + key, value) for key, value in fields.items())
+    content = together([extended(body), header(b"f", size=b"00000000001\0"), padded(b"x")])
+
+    with pytest.raises(ArchiveRejected, match=rule):
+        list(read_entries(io.BytesIO(content)))
+
+
+def test_L68_holes_are_not_read() -> None:
+    body = record(b"GNU.sparse.size", b"%d" % 2**62) + record(b"GNU.sparse.map", b"0,0")
+
+    found = [
+        entry.size for entry, _ in read_entries(io.BytesIO(together([extended(body), header()])))
+    ]
+
+    assert found == [2**62]
+
+
+def test_zeros_after_end_are_read() -> None:
+    source = io.BytesIO(archive(*SAMPLE) + bytes(10240))
+
+    assert len(list(read_entries(source))) == len(SAMPLE)
+    assert source.read() == b""
+
+
+def test_signed_checksum_is_accepted() -> None:
+    plain = header(b"\xe9")
+    total = sum(byte - 256 if byte > 127 else byte for byte in plain[:148] + b" " * 8 + plain[156:])
+
+    found = entries(plain[:148] + b"%06o\0 " % total + plain[156:] + END)
+
+    assert list(found) == ["\udce9"]

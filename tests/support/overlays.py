@@ -10,6 +10,7 @@ from pathlib import Path
 
 from archives import Item, archive, entries
 from namespaced import in_user_namespace
+from snapshots import Snapshot, snapshot
 
 from pytest_rootfs.kernel import mounts, syscalls
 from pytest_rootfs.store.changes import ChangeRecord, PackResult, diff, pack
@@ -41,7 +42,7 @@ class Outcome:
 
 def outcome_of(
     tmp_path: Path,
-    layers: Sequence[Sequence[Item]],
+    layers: Sequence[bytes | Sequence[Item]],
     mutation: Mutation,
     *,
     hidden: Sequence[bytes] = (),
@@ -54,7 +55,7 @@ def outcome_of(
     """
 
     def job() -> Outcome:
-        layer_fds = unpack_all(tmp_path, [archive(*items) for items in layers])
+        layer_fds = unpack_all(tmp_path, [_content(layer) for layer in layers])
         place = mount_upper(tmp_path)
         upper, work, merged = place / "up", place / "work", place / "merged"
         mount_overlay(layer_fds, upper, work, merged)
@@ -72,15 +73,31 @@ def outcome_of(
 
 
 def unpack_all(tmp_path: Path, contents: Sequence[bytes]) -> list[int]:
-    """Unpack archives, bottom first; return their folders, topmost first."""
-    fds = []
+    """Unpack archives, bottom first, each over the last; return their folders, topmost first."""
+    fds: list[int] = []
     for number, content in enumerate(contents):
         folder = tmp_path / f"layer-{number}"
         folder.mkdir()
         fd = os.open(folder, FLAGS)
-        unpack(io.BytesIO(content), fd, squash_ids=not is_multi_id())
-        fds.append(fd)
-    return fds[::-1]
+        below_fd = mounts.overlay_view(fds) if fds else -1
+        unpack(io.BytesIO(content), fd, squash_ids=not is_multi_id(), below_fd=below_fd)
+        fds.insert(0, fd)
+    return fds
+
+
+def view_of(tmp_path: Path, contents: Sequence[bytes]) -> Snapshot:
+    """Unpack archives, bottom first, and return what their merged view holds."""
+
+    def job() -> Snapshot:
+        (tmp_path / "layers").mkdir()
+        view_fd = mounts.overlay_view(unpack_all(tmp_path / "layers", contents))
+        return snapshot(view_fd)
+
+    return in_user_namespace(job)
+
+
+def _content(layer: bytes | Sequence[Item]) -> bytes:
+    return layer if isinstance(layer, bytes) else archive(*layer)
 
 
 def is_multi_id() -> bool:
@@ -126,22 +143,3 @@ def look(
     changes = list(diff(upper_fd, base_fd, hidden=hidden))
     packed = pack(upper_fd, base_fd, out, hidden=hidden, clamp_mtime=clamp_mtime)
     return Outcome(changes=changes, archive=out.getvalue(), packed=packed)
-
-
-def tree(top: Path) -> dict[str, tuple[object, ...]]:
-    """Return everything below a folder: type, mode, owner, time and content of each path."""
-    found: dict[str, tuple[object, ...]] = {}
-    for parent, folders, files in os.walk(top):
-        for name in (*folders, *files):
-            path = Path(parent, name)
-            status = path.lstat()
-            content: object = None
-            if path.is_symlink():
-                content = os.readlink(path)
-            elif path.is_file():
-                content = path.read_bytes()
-            # A folder's time is the view's business: merging does not keep it.
-            time = None if path.is_dir() and not path.is_symlink() else int(status.st_mtime)
-            key = str(path.relative_to(top))
-            found[key] = (status.st_mode, status.st_uid, status.st_gid, time, content)
-    return found
