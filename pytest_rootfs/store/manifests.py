@@ -6,6 +6,8 @@ checked against the image specification before any of it is used.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -109,6 +111,9 @@ def read_image(store: Store, digest: str) -> StoredImage:
     config = parse_json(
         store.blobs.read_bytes(config_blob.digest), what=f"config {config_blob.digest}"
     )
+    history = config.get("history", [])
+    if not isinstance(history, list) or not all(isinstance(each, dict) for each in history):
+        raise ArchiveRejected(f"config {config_blob.digest} has a history that is no list")
     rootfs = config.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(diff_ids, list) or not all(is_digest(each) for each in diff_ids):
@@ -121,7 +126,7 @@ def read_image(store: Store, digest: str) -> StoredImage:
         config=config,
         layers=layers,
         diff_ids=tuple(diff_ids),
-        annotations=dict(manifest.get("annotations") or {}),
+        annotations=_annotations(manifest, what),
     )
 
 
@@ -142,6 +147,25 @@ def _check_manifest(manifest: Mapping[str, Any], what: str) -> None:
         raise ArchiveRejected(f"{what} {problem}")
 
 
+def _check_embedded(data: object, digest: str, size: int, what: str) -> None:
+    """Refuse a copy of the content that is not the content; it is not used in any case."""
+    try:
+        content = base64.b64decode(data if isinstance(data, str) else b"", validate=True)
+    except ValueError:
+        content = b""
+    if len(content) != size or "sha256:" + hashlib.sha256(content).hexdigest() != digest:
+        raise ArchiveRejected(f"{what} has a descriptor whose data is not {digest}")
+
+
+def _annotations(manifest: Mapping[str, Any], what: str) -> dict[str, str]:
+    found = manifest.get("annotations")
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(each, str) for each in found.values()):
+        raise ArchiveRejected(f"{what} has annotations that are no object of strings")
+    return found
+
+
 def _descriptor(value: object, what: str) -> Descriptor:
     """Return a descriptor of a manifest, or refuse it."""
     if not isinstance(value, dict):
@@ -153,4 +177,6 @@ def _descriptor(value: object, what: str) -> Descriptor:
         raise ArchiveRejected(f"{what} has a descriptor with the size {size!r}")
     if not isinstance(media_type, str):
         raise ArchiveRejected(f"{what} has a descriptor without a media type")
+    if "data" in value:
+        _check_embedded(value["data"], digest, size, what)
     return Descriptor(digest=digest, size=size, media_type=media_type)

@@ -47,10 +47,14 @@ def without_owners(found: Snapshot) -> Snapshot:
     return {name: replace(seen, owner=(0, 0)) for name, seen in found.items()}
 
 
-def without_folder_times(found: Snapshot) -> Snapshot:
-    """Return a snapshot without what mounting and mutating does to folders."""
+def as_mounted(found: Snapshot) -> Snapshot:
+    """Return a snapshot without what a writable overlay does not tell for certain.
+
+    A folder's time alone is no change. Two names of a file that was copied up may have two inode
+    numbers (overlayfs.rst, "Inode properties", without xino).
+    """
     return {
-        name: replace(seen, mtime=0) if stat.S_ISDIR(seen.kind) else seen
+        name: replace(seen, mtime=0 if stat.S_ISDIR(seen.kind) else seen.mtime, first=b"")
         for name, seen in found.items()
     }
 
