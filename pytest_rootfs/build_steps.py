@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from pytest_rootfs import settings
@@ -20,8 +21,8 @@ class Starter(Protocol):
     def ids(self) -> Ids:
         """The id maps."""
 
-    def unpack(self, diff_id: str) -> None:
-        """Unpack a layer."""
+    def unpack(self, layers: Sequence[str], *, is_host: bool) -> object:
+        """Unpack layers, bottom first."""
 
     def start_built(
         self, built: BuiltImage, *, name: str | None, options: ContainerOptions | None
@@ -40,9 +41,9 @@ class BuildSteps:
         """The name of the id maps."""
         return self._starter.ids.key
 
-    def unpack(self, diff_id: str) -> None:
-        """Unpack a layer, unless it is."""
-        self._starter.unpack(diff_id)
+    def unpack(self, layers: Sequence[str], *, is_host: bool) -> None:
+        """Unpack an image's layers, bottom first, unless they are."""
+        self._starter.unpack(layers, is_host=is_host)
 
     def run_step(self, base: BuiltImage, step: RunStep) -> str | None:
         """Run a step in a container; return the diffID of what it changed, None if nothing."""

@@ -59,8 +59,8 @@ class BuildSession(Protocol):
     def idmap(self) -> str:
         """Name the id map under which layers are unpacked."""
 
-    def unpack(self, diff_id: str) -> None:
-        """Unpack a layer of the store, unless it is."""
+    def unpack(self, layers: Sequence[str], *, is_host: bool) -> None:
+        """Unpack an image's layers, bottom first, unless they are."""
 
     def run_step(self, base: BuiltImage, step: RunStep) -> str | None:
         """Run a step on an image; return the diffID of its layer, `None` if nothing changed."""
@@ -116,7 +116,6 @@ class Builder:
         self._folders = tuple(folders)
         self._hook = hook
         self._memo: dict[Image, BuiltImage] = {}
-        self._unpacked: set[str] = set()
         self._lock = threading.RLock()
         # What a command makes of the host's files today says nothing about tomorrow.
         self._session_key = uuid.uuid4().hex
@@ -130,10 +129,7 @@ class Builder:
         image = Image(image) if isinstance(image, str) else image
         with self._lock:
             built = self._remembered(image, may_build=True)
-            for diff_id in built.layers:
-                if diff_id not in self._unpacked:
-                    self._session.unpack(diff_id)
-                    self._unpacked.add(diff_id)
+            self._session.unpack(built.layers, is_host=built.is_host)
             return built
 
     def known(self, image: Image | str) -> BuiltImage | None:

@@ -31,6 +31,7 @@ from pytest_rootfs.runtime.session import Session
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 from pytest_rootfs.rw_layers import RwLayer
 from pytest_rootfs.store.store import Store
+from pytest_rootfs.unpacking import Unpacker
 
 RESOLV_CONF_BYTES = 65536
 KEPT_PLANS = 256
@@ -76,6 +77,7 @@ class Engine:
         self._ids: Ids | None = None
         self._session: Session | None = None
         self._plans: dict[object, Plan] = {}
+        self._unpacker = Unpacker(self)
         self._lock = threading.RLock()
 
     @property
@@ -175,8 +177,6 @@ class Engine:
         Raises LimitUnavailable, HostUnsupported, ContainerError; then nothing is left behind.
         """
         options = options or ContainerOptions()
-        for diff_id in (*built.layers, *extra_layers):
-            self.unpack(diff_id)
         session = self.session
         try:
             return self._start(built, name, options, extra_layers, image)
@@ -189,22 +189,9 @@ class Engine:
         built = self.builder.build(image)
         return self._plan(built, None, options or ContainerOptions(), ()).describe()
 
-    def unpack(self, diff_id: str) -> None:
-        """Unpack a layer for this user's ids, unless it is; one process at a time does it."""
-        store, key = self.store, self.ids.key
-        if store.has_layer(key, diff_id):
-            return
-        with store.lock(f"layer-{key}-{diff_id}"):
-            if store.has_layer(key, diff_id):
-                return
-            with (
-                store.blobs.open(diff_id) as blob,
-                store.stage_layer(key, self.layer_owner) as staged,
-            ):
-                args = {"squash_ids": self.ids.is_single}
-                fds = [blob.fileno(), staged.fd]
-                meta = self.session.job("unpack_layer", args, fds, trees=[1])
-                staged.publish(diff_id, meta)
+    def unpack(self, layers: Sequence[str], *, is_host: bool = False) -> tuple[str, ...]:
+        """Unpack layers, bottom first, unless they are; return the names of their trees."""
+        return self._unpacker.unpack(layers, is_host=is_host)
 
     def close(self) -> None:
         """End every container and process of the session. Idempotent."""
@@ -275,7 +262,8 @@ class Engine:
         if plan is None:
             if len(self._plans) >= KEPT_PLANS:
                 self._plans.clear()
-            layers = [*reversed((*built.layers, *extra_layers))]
+            stack = (*built.layers, *extra_layers)
+            layers = [*reversed(self.unpack(stack, is_host=built.is_host))]
             plan = self._plans[key] = make_plan(
                 layers=[*layers, HOST] if built.is_host else layers,
                 has_host_tree=built.is_host and self.ids.mode == "rootful",

@@ -32,7 +32,7 @@ LAYERS = [  # lowest first; a module imports from layers below its own, and from
     {"changeset", "textdiff", "options"},
     {"image", "store", "runtime"},
     {"builder"},
-    {"rw_layers", "build_steps"},
+    {"rw_layers", "build_steps", "unpacking"},
     {"engine"},
     {"failures", "report", "terminals", "marks", "hooks"},
     {"attempts"},

@@ -142,6 +142,7 @@ _pivot_root = _function("pivot_root", _str, _str)
 _sethostname = _function("sethostname", _str, _size)
 _capset = _function("capset", _pointer, _pointer)
 _fstatfs = _function("fstatfs", _int, _pointer)
+_syncfs = _function("syncfs", _int)
 _signalfd = _function("signalfd", _int, _str, _int)
 _open_tree = _syscall(428, _int, _str, _uint)
 _move_mount = _syscall(429, _int, _str, _int, _str, _uint)
@@ -215,6 +216,11 @@ def filesystem_magic(fd: int) -> int:
     _checked(_fstatfs(fd, ctypes.addressof(result)), "fstatfs", fd)
     magic: int = result.type
     return magic & 0xFFFFFFFF
+
+
+def syncfs(fd: int) -> None:
+    """Write all of the file system that a descriptor is on to its disk; syncfs(2)."""
+    _checked(_syncfs(fd), "syncfs", fd)
 
 
 def signalfd(signals: int) -> int:

@@ -25,17 +25,22 @@ _OPEN_FILES = 65536
 
 
 def unpack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Unpack an archive: `{"squash_ids": bool}`, [tar, target] → UnpackResult's fields.
+    """Unpack: `{"squash_ids": bool, "knows_below": bool}`, [tar, target, *layers topmost first].
 
-    The target, an empty folder, becomes the root of this process first.
+    The target, an empty folder, becomes the root of this process first. Returns UnpackResult's
+    fields.
     """
     from pytest_rootfs.kernel import mounts  # noqa: PLC0415  the store itself has no ctypes
 
-    tar_fd, target_fd = fds
+    tar_fd, target_fd, *layer_fds = fds
+    _allow_many_files()
+    below_fd = _base_view(layer_fds) if args.get("knows_below") else None
     mounts.pivot_into(target_fd)
     root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with os.fdopen(tar_fd, "rb", closefd=False) as tar:
-        result = unpack(tar, root_fd, squash_ids=bool(args.get("squash_ids", False)))
+        result = unpack(
+            tar, root_fd, squash_ids=bool(args.get("squash_ids", False)), below_fd=below_fd
+        )
     os.close(root_fd)
     return asdict(result)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,10 @@ from pytest_rootfs.store.locks import claim_folder, fresh_name
 from pytest_rootfs.store.trees import remove_tree
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+SYNCED = "synced"
+"""The file beside `meta.json` of a layer that is known to be on the disk."""
+SETTLING_S = 60.0
 
 Owner: TypeAlias = "tuple[int, int] | None"
 """Uid and gid, on the host, of the container's root; None when that is whoever runs this."""
@@ -49,10 +54,11 @@ class StagedLayer:
     def __exit__(self, *exception: object) -> None:
         self.discard()
 
-    def publish(self, diff_id: str, meta: dict[str, Any]) -> None:
+    def publish(self, diff_id: str, meta: dict[str, Any], *, name: str | None = None) -> None:
         """Make this the layer `diff_id`; whoever loses a race drops its copy and succeeds.
 
-        `meta` is what unpacking returned. Raises LayerCorrupt if it found another diffID.
+        A tree that fits only the layers below it is kept under the chain's `name` instead. `meta`
+        is what unpacking returned. Raises LayerCorrupt if it found another diffID.
         """
         found = meta.get("diff_id", diff_id)
         if found != diff_id:
@@ -63,9 +69,10 @@ class StagedLayer:
             )
         text = json.dumps({**meta, "diff_id": diff_id, "boot_id": boot_id()}, sort_keys=True)
         (self._path / "meta.json").write_text(text + "\n")
-        self._hold(diff_id)
+        name = name or diff_id
+        self._hold(name)
         try:
-            self._rename(self._layers / hex_of(diff_id))
+            self._rename(self._layers / hex_of(name))
         finally:
             self.discard()
 
@@ -88,7 +95,7 @@ class StagedLayer:
         except OSError:
             if not target.exists():
                 raise
-            if _is_of_this_boot(target):
+            if is_whole(target):
                 return
             # Left from before the machine stopped and never synced: nobody trusts or uses it.
             _throw_away(target, self._root / "trash")
@@ -113,12 +120,46 @@ def give(fd: int, owner: Owner) -> None:
         os.fchown(fd, *owner)
 
 
-def _is_of_this_boot(layer: Path) -> bool:
+def is_whole(layer: Path) -> bool:
+    """Tell whether an unpacked layer is all there: synced, or unpacked since the machine started.
+
+    Publishing does not sync: it would take seconds, in the way of the first test.
+    """
     try:
         meta = json.loads((layer / "meta.json").read_bytes())
     except (FileNotFoundError, ValueError):
         return False
-    return bool(meta.get("synced")) or meta.get("boot_id") == boot_id()
+    return meta.get("boot_id") == boot_id() or (layer / SYNCED).exists()
+
+
+def sync_settled(layers: Iterable[Path]) -> int:
+    """Make layers survive a crash of the machine, once they cost little; return how many.
+
+    The kernel writes data within half a minute (vm.dirty_expire_centisecs), so a minute after
+    unpacking syncfs(2) has little left to do: milliseconds, where it took half a second for a layer
+    of 140 MB at once.
+    """
+    settled = [each for each in layers if _is_settled(each)]
+    if not settled:
+        return 0
+    from pytest_rootfs.kernel import syscalls  # noqa: PLC0415  the store itself has no ctypes
+
+    folder_fd = os.open(settled[0], FOLDER_FLAGS)
+    try:
+        syscalls.syncfs(folder_fd)
+    finally:
+        os.close(folder_fd)
+    for layer in settled:
+        (layer / SYNCED).touch()
+    return len(settled)
+
+
+def _is_settled(layer: Path) -> bool:
+    try:
+        age_s = time.time() - (layer / "meta.json").stat().st_mtime
+    except FileNotFoundError:
+        return False  # collected meanwhile
+    return age_s > SETTLING_S and not (layer / SYNCED).exists()
 
 
 def _throw_away(path: Path, trash: Path) -> None:

@@ -28,7 +28,14 @@ from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.leases import Lease
 from pytest_rootfs.store.locks import Waiting, is_no_room, locked
 from pytest_rootfs.store.refs import Refs
-from pytest_rootfs.store.staged import FOLDER_FLAGS, Owner, StagedLayer, boot_id, give
+from pytest_rootfs.store.staged import (
+    FOLDER_FLAGS,
+    Owner,
+    StagedLayer,
+    give,
+    is_whole,
+    sync_settled,
+)
 
 _IDMAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
@@ -75,7 +82,11 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Give up what this store held; idempotent. It may be used again, and holds anew."""
+        """Give up what this store held; idempotent. It may be used again, and holds anew.
+
+        Unpacked layers that it has used are made to survive a crash of the machine first.
+        """
+        self._sync_layers()
         with self._lease_lock:
             lease, self._own_lease = self._own_lease, None
             self._trusted.clear()
@@ -134,11 +145,8 @@ class Store:
         if (idmap, diff_id) in self._trusted:
             return True
         self.hold(diff_id)
-        try:
-            meta = self.layer_meta(idmap, diff_id)
-        except LayerCorrupt:
-            return False
-        if not (meta.get("synced") or meta.get("boot_id") == boot_id()):
+        path = self._layers(idmap) / hex_of(diff_id)
+        if not is_whole(path):
             return False
         self._trusted.add((idmap, diff_id))
         return True
@@ -156,6 +164,14 @@ class Store:
         """Begin an unpacked layer: an empty folder that `owner` may fill through `.fd`."""
         os.close(self.layers_fd(idmap, owner))
         return StagedLayer(self.root, self._layers(idmap), owner, hold=self.hold)
+
+    def _sync_layers(self) -> None:
+        used = [self._layers(idmap) / hex_of(name) for idmap, name in self._trusted]
+        try:
+            sync_settled(used)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
 
     def _layers(self, idmap: str) -> Path:
         if _IDMAP.fullmatch(idmap) is None:

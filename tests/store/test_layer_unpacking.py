@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -352,3 +354,38 @@ def test_deep_tree_needs_few_descriptors(tmp_path: Path) -> None:
         return result
 
     assert in_user_namespace(job).entries == 1500
+
+
+MEMORY_PROGRAM = """
+import io, os, resource, sys
+from archives import extended, header, record
+from pytest_rootfs.store.layers import unpack
+from pytest_rootfs.store.packing import pack
+
+size = 2 << 30
+records = record(b"GNU.sparse.size", b"%d" % size) + record(b"GNU.sparse.map", b"0,0")
+content = extended(records) + header(b"f") + bytes(1024)
+folder_fd = os.open(sys.argv[1], os.O_RDONLY)
+unpack(io.BytesIO(content), folder_fd, squash_ids=True)
+with open(os.devnull, "wb") as out:
+    packed = pack(folder_fd, -1, out)
+print(packed.size >> 30, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_file_of_two_gigabytes_needs_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "fs").mkdir()
+    support = str(Path(__file__).parents[1] / "support")
+
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_PROGRAM, tmp_path / "fs"],
+        env={**os.environ, "PYTHONPATH": support},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    size_gib, peak_kb = map(int, done.stdout.split())
+    assert (size_gib, (tmp_path / "fs/f").stat().st_blocks) == (2, 0)
+    assert peak_kb < 64 << 10

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,32 @@ def test_layer_from_before_reboot_is_replaced(store: Store) -> None:
 
     assert store.has_layer("u", DIFF_ID)
     assert store.layer_meta("u", DIFF_ID)["again"]
+
+
+@pytest.mark.parametrize(("age_s", "survives"), [(0, False), (120, True)])
+def test_used_layer_survives_reboot_once_settled(
+    store: Store, age_s: int, *, survives: bool
+) -> None:
+    with store.stage_layer("u", None) as staged:
+        staged.publish(DIFF_ID, {})
+    meta_path = store.root / "layers" / "u" / ("1" * 64) / "meta.json"
+    assert store.has_layer("u", DIFF_ID)
+    os.utime(meta_path, (time.time() - age_s,) * 2)
+
+    store.close()
+
+    meta_path.write_text(json.dumps({"boot_id": "another"}))
+    assert store.has_layer("u", DIFF_ID) is survives
+
+
+def test_tree_of_a_chain_has_its_name(store: Store) -> None:
+    chain = "sha256:" + "3" * 64
+    with store.stage_layer("u", None) as staged:
+        staged.publish(DIFF_ID, {"diff_id": DIFF_ID}, name=chain)
+
+    assert not store.has_layer("u", DIFF_ID)
+    assert store.has_layer("u", chain)
+    assert store.layer_meta("u", chain)["diff_id"] == DIFF_ID
 
 
 @needs("root")

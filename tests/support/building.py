@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pytest_rootfs.builder import BuiltImage
@@ -23,9 +24,9 @@ class Session:
     ran: list[tuple[BuiltImage, RunStep]] = field(default_factory=list)
     change_nothing: bool = False
 
-    def unpack(self, diff_id: str) -> None:
-        """Record the layer."""
-        self.unpacked.append(diff_id)
+    def unpack(self, layers: Sequence[str], *, is_host: bool) -> None:  # noqa: ARG002  as the real one
+        """Record the layers."""
+        self.unpacked += [diff_id for diff_id in layers if diff_id not in self.unpacked]
 
     def run_step(self, base: BuiltImage, step: RunStep) -> str | None:
         """Record the step, and make its layer."""

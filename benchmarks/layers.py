@@ -1,0 +1,259 @@
+"""What a layer costs: unpacking and packing a Debian of 140 MB, ours, umoci's and GNU tar's.
+
+    python benchmarks/layers.py [--rounds 5] [--cache FOLDER] [--json FILE]
+
+Everything is interleaved in one run, because this kind of machine is noisy. Ours runs as the
+product runs it, as a job in the user namespace, digests included. `umoci raw unpack` does the same
+work; `umoci unpack` also records the tree for a later repack. `umoci repack` compares a tree in
+which one file has changed and packs that; ours packs every file. The root is made once, by
+mmdebstrap, and kept in the cache folder. The peak of memory is that of a process that unpacks and
+packs one file of 2 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pytest_rootfs.engine import Engine, EngineSettings
+from pytest_rootfs.store import oci
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pytest-rootfs-benchmark"
+LIMITS = {("unpack", "umoci raw unpack"): 1.5, ("pack", "umoci repack"): 1.0}
+MEMORY_LIMIT_KB = 64 << 10
+MEMORY_PROGRAM = """
+import os, resource, sys
+from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.store.layers import unpack
+from pytest_rootfs.store.packing import pack
+from pytest_rootfs.store.tar import Entry, TarWriter
+
+size = 2 << 30
+chunk = bytes(range(1, 256)) * 4096
+
+class Archive:
+    '''An archive of one file, made while it is read.'''
+
+    def __init__(self):
+        header = []
+        writer = TarWriter(header.append)
+        try:
+            writer.add(Entry(name=b"f", kind="file", mode=0o644, size=size))
+        except ArchiveRejected:
+            pass  # no data yet: it comes below
+        self.parts = self.chunks(b"".join(header))
+        self.rest = b""
+
+    def chunks(self, header):
+        yield header
+        left = size
+        while left:
+            part = chunk[:left]
+            left -= len(part)
+            yield part
+        yield bytes(1024)
+
+    def read(self, wanted):
+        if not self.rest:
+            self.rest = next(self.parts, b"")
+        part, self.rest = self.rest[:wanted], self.rest[wanted:]
+        return part
+
+folder_fd = os.open(sys.argv[1], os.O_RDONLY)
+unpack(Archive(), folder_fd, squash_ids=True)
+with open(os.devnull, "wb") as out:
+    pack(folder_fd, -1, out)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+Samples = dict[str, list[float]]
+
+
+def essential(cache: Path) -> Path:
+    """Return an archive of Debian's essential packages, made once."""
+    path = cache / "essential.tar"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        sources = sorted(Path("/etc/apt").glob("sources.list.d/*.sources"))
+        made = path.with_suffix(".new")
+        command = ["mmdebstrap", "--variant=essential", "--format=tar", "bookworm", made]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+        subprocess.run([*command, *sources[:1]], check=True, env=environment)
+        made.rename(path)
+    return path
+
+
+@contextlib.contextmanager
+def engine_with(tar: Path, folder: Path) -> Iterator[tuple[Engine, str, str]]:
+    """Give an engine whose store has an image of one layer; its layer and its tag."""
+    engine = Engine(EngineSettings(store=folder / "store", limits="off"), warn=print)
+    with contextlib.closing(engine):
+        with engine.store.blobs.new() as writer, tar.open("rb") as source:
+            shutil.copyfileobj(source, writer, 1 << 20)
+            layer = writer.commit(oci.LAYER_TYPE)
+        manifest = oci.write_image(engine.store, layers=[layer], config={})
+        engine.store.refs.set("essential", manifest.digest)
+        yield engine, layer.digest, "essential"
+
+
+class Ours:
+    """Unpacks and packs the layer as an engine does."""
+
+    def __init__(self, engine: Engine, layer: str) -> None:
+        self._engine = engine
+        self._layer = layer
+        self.name = engine.unpack([layer])[0]
+
+    def unpack(self) -> float:
+        """Unpack the layer."""
+        engine = self._engine
+        with (
+            engine.store.blobs.open(self._layer) as blob,
+            engine.store.stage_layer(engine.ids.key, engine.layer_owner) as staged,
+        ):
+            args = {"squash_ids": engine.ids.is_single, "knows_below": True}
+            began = time.perf_counter()
+            engine.session.job("unpack_layer", args, [blob.fileno(), staged.fd], trees=[1])
+            took = time.perf_counter() - began
+        engine.store.close()
+        for left in (engine.store.root / "trash").iterdir():
+            shutil.rmtree(left)
+        return took
+
+    def pack(self) -> float:
+        """Pack its whole tree."""
+        store = self._engine.store
+        folder_fd = store.layers_fd(self._engine.ids.key, self._engine.layer_owner)
+        layer_fd = os.open(
+            f"{self.name.partition(':')[2]}/fs", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder_fd
+        )
+        try:
+            with store.blobs.new(durable=False) as writer:
+                began = time.perf_counter()
+                self._engine.session.job("pack_layer", {}, [writer.fd, layer_fd])
+                return time.perf_counter() - began
+        finally:
+            os.close(layer_fd)
+            os.close(folder_fd)
+
+
+class Theirs:
+    """Runs other programs on the same image."""
+
+    def __init__(self, store: Path, tar: Path, folder: Path) -> None:
+        self._image = f"{store}:essential"
+        self._tar = tar
+        self._folder = folder
+        self._rootless = [] if os.getuid() == 0 else ["--rootless"]
+        self._bundle = folder / "bundle"
+        self._layout = folder / "layout"
+        self._count = 0
+        shutil.copytree(store, self._layout, ignore=shutil.ignore_patterns("layers", "tmp"))
+        self._run("umoci", "unpack", *self._rootless, "--image", self._image, self._bundle)
+
+    def raw_unpack(self) -> float:
+        """Unpack, and nothing else."""
+        return self._fresh("umoci", "raw", "unpack", *self._rootless, "--image", self._image)
+
+    def unpack(self) -> float:
+        """Unpack, and record the tree."""
+        return self._fresh("umoci", "unpack", *self._rootless, "--image", self._image)
+
+    def repack(self) -> float:
+        """Compare, and pack one file."""
+        self._count += 1
+        (self._bundle / "rootfs" / "etc" / "changed").write_text(str(self._count))
+        return self._run(
+            "umoci", "repack", "--image", f"{self._layout}:new{self._count}", self._bundle
+        )
+
+    def gnu_tar(self) -> float:
+        """Unpack without a digest."""
+        (self._folder / "out").mkdir()
+        return self._fresh("tar", "--no-same-owner", "-xf", self._tar, "-C")
+
+    def _fresh(self, *argv: object) -> float:
+        target = self._folder / "out"
+        try:
+            return self._run(*argv, target)
+        finally:
+            shutil.rmtree(target)
+
+    def _run(self, *argv: object) -> float:
+        began = time.perf_counter()
+        done = subprocess.run([str(each) for each in argv], capture_output=True, check=False)
+        took = time.perf_counter() - began
+        if done.returncode and argv[0] != "tar":  # only root may make device nodes
+            sys.exit(done.stderr.decode())
+        return took
+
+
+def peak_kb(folder: Path) -> int:
+    """Return the peak of memory of a process that unpacks and packs 2 GB, in KB."""
+    (folder / "big").mkdir()
+    argv = [sys.executable, "-c", MEMORY_PROGRAM, folder / "big"]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    shutil.rmtree(folder / "big")
+    return int(done.stdout)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> Samples:
+    """Measure everything in turn."""
+    tar = essential(options.cache)
+    with engine_with(tar, folder) as (engine, layer, _):
+        ours = Ours(engine, layer)
+        theirs = Theirs(engine.store.root, tar, folder)
+        candidates: dict[str, Callable[[], float]] = {
+            "unpack": ours.unpack,
+            "umoci raw unpack": theirs.raw_unpack,
+            "umoci unpack": theirs.unpack,
+            "tar -x": theirs.gnu_tar,
+            "pack": ours.pack,
+            "umoci repack": theirs.repack,
+        }
+        samples: Samples = {name: [] for name in candidates}
+        for _ in range(options.rounds):
+            for name, candidate in candidates.items():
+                samples[name].append(candidate())
+    return samples
+
+
+def print_table(samples: Samples, peak: int) -> None:
+    """Print what was measured, and what was demanded."""
+    print("| | min s | median s |\n|---|--:|--:|")
+    for name, column in samples.items():
+        print(f"| {name} | {min(column):.2f} | {statistics.median(column):.2f} |")
+    for (name, other), limit in LIMITS.items():
+        ratio = min(samples[name]) / min(samples[other])
+        print(f"\n{name} / {other}: {ratio:.2f} (at most {limit})", end="")
+    print(f"\npeak of memory for a file of 2 GB: {peak >> 10} MB (at most {MEMORY_LIMIT_KB >> 10})")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where the archive is kept")
+    parser.add_argument("--json", type=Path, help="write every sample there")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="layers-", dir=options.cache) as name:
+        samples = measure(options, Path(name))
+        peak = peak_kb(Path(name))
+    print_table(samples, peak)
+    if options.json:
+        options.json.write_text(json.dumps({"samples_s": samples, "peak_kb": peak}))
+
+
+if __name__ == "__main__":
+    main()
