@@ -32,7 +32,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pytest
 LIMITS = {("unpack", "umoci raw unpack"): 1.5, ("pack", "umoci repack"): 1.0}
 MEMORY_LIMIT_KB = 64 << 10
 MEMORY_PROGRAM = """
-import os, resource, sys
+import os, sys
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.store.layers import unpack
 from pytest_rootfs.store.packing import pack
@@ -73,7 +73,8 @@ folder_fd = os.open(sys.argv[1], os.O_RDONLY)
 unpack(Archive(), folder_fd, squash_ids=True)
 with open(os.devnull, "wb") as out:
     pack(folder_fd, -1, out)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(status["VmHWM"].split()[0])
 """
 
 Samples = dict[str, list[float]]
