@@ -167,6 +167,10 @@ INSIDE: dict[str, tuple[list[bytes], dict[bytes, int]]] = {
         [symlink(b"l", b"/etc"), header(b"l/passwd")],
         {b"l": stat.S_IFLNK, b"etc": stat.S_IFDIR, b"etc/passwd": stat.S_IFREG},
     ),
+    "H03-deep-absolute-link": (
+        [dir_(b"d"), symlink(b"d/l", b"/etc"), header(b"d/l/passwd")],
+        {b"d/l": stat.S_IFLNK, b"etc/passwd": stat.S_IFREG},
+    ),
     "H04-climbing-link": (
         [dir_(b"d"), symlink(b"d/l", b"../../../../etc"), header(b"d/l/x")],
         {b"d/l": stat.S_IFLNK, b"etc/x": stat.S_IFREG},
@@ -343,6 +347,14 @@ def test_H32_later_entry_counts(tmp_path: Path, outside: Path) -> None:
 
     assert tree[b"f"].content == b"2"
     assert result.degraded == ("`f` occurs twice; the later entry counts",)
+
+
+def test_H32_attributes_of_earlier_folder_are_dropped(tmp_path: Path) -> None:
+    parts = [pax(b"SCHILY.xattr.user.x", b"1"), dir_(b"d"), dir_(b"d")]
+
+    _, tree = unpacked(tmp_path, together(parts))
+
+    assert tree[b"d"].xattrs == ()
 
 
 def test_refused_layer_is_never_published(store: Store, outside: Path) -> None:
