@@ -8,8 +8,6 @@ place inside the root.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 
 from pytest_rootfs.store.entries import PATH_BYTES_MAX, ROOT, parent_of, rejected
@@ -89,8 +87,3 @@ def base_of(name: bytes) -> bytes:
 def joined(folder: bytes, base: bytes) -> bytes:
     """Return the name of `base` in the folder `folder`."""
     return base if folder == ROOT else folder + b"/" + base
-
-
-def is_whiteout(found: os.stat_result) -> bool:
-    """Tell whether a file of an unpacked layer is a deletion: the device 0:0."""
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0

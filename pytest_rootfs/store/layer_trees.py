@@ -1,6 +1,6 @@
 """Keep the folders of a layer that is being unpacked in the form that overlayfs mounts.
 
-A deletion is a character device 0:0, a folder that hides what is below it has
+A deletion is a whiteout (`store/whiteouts.py`), a folder that hides what is below it has
 `user.overlay.opaque`. Where entries contradict each other, the tree is what they give when they are
 applied one after the other to the image below: a later entry replaces an earlier one, and what
 takes the place of something of another kind is not merged with what is below.
@@ -15,9 +15,10 @@ from pytest_rootfs.kernel.trees import remove_tree_at
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, Kind, parent_of, rejected, shown
 from pytest_rootfs.store.folders import Folders
-from pytest_rootfs.store.layer_paths import Below, Route, base_of, is_whiteout, joined
+from pytest_rootfs.store.layer_paths import Below, Route, base_of, joined
 from pytest_rootfs.store.notes import Notes
-from pytest_rootfs.store.uppers import FileInfo
+from pytest_rootfs.store.uppers import FileInfo, inspect
+from pytest_rootfs.store.whiteouts import make_whiteout
 
 
 class LayerTree:
@@ -69,6 +70,16 @@ class LayerTree:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def is_whiteout(self, name: bytes, found: os.stat_result) -> bool:
+        """Tell whether what this layer has at `name` is a deletion, in either form."""
+        if stat.S_ISCHR(found.st_mode):
+            return found.st_rdev == 0
+        if name not in self._whiteouts or not stat.S_ISREG(found.st_mode):
+            return False
+        # only we write this attribute: that of an archive is escaped
+        info = inspect(self.folders.open(parent_of(name)), base_of(name))
+        return info is not None and info.is_whiteout
+
     def make_folder(self, name: bytes) -> bool:
         """Make a folder unless it is there; tell whether it was. Its parent must be there."""
         try:
@@ -87,7 +98,7 @@ class LayerTree:
         found = self.own(name)
         if found is None:
             return
-        if not is_whiteout(found):
+        if not self.is_whiteout(name, found):
             self._notes.add(f"{shown(name)} occurs twice; the later entry counts")
         self.folders.forget(name)
         remove_tree_at(self.folders.open(parent_of(name)), base_of(name))
@@ -95,9 +106,7 @@ class LayerTree:
     def make_whiteout(self, name: bytes) -> None:
         """Delete `name` as far as it is below; what this layer has brought itself stays."""
         try:
-            # The kernel lets everybody make this one device node since Linux 5.8.
-            parent_fd = self.folders.open(parent_of(name))
-            os.mknod(base_of(name), stat.S_IFCHR, 0, dir_fd=parent_fd)
+            make_whiteout(base_of(name), self.folders.open(parent_of(name)))
         except FileExistsError:
             found = self.own(name)
             if found is not None and stat.S_ISDIR(found.st_mode):
@@ -135,7 +144,7 @@ class LayerTree:
     def _drop_if_useless(self, name: bytes) -> None:
         """Drop a deletion of nothing, which readdir(3) would list where nothing is merged."""
         found = self.own(name)
-        if found is None or not is_whiteout(found):
+        if found is None or not self.is_whiteout(name, found):
             return  # replaced by a later entry
         is_useless = self._is_hidden(name)
         if not is_useless and self.below is not None and self.below.look(name) is None:

@@ -19,7 +19,7 @@ from pytest_rootfs.errors import ArchiveRejected, RootfsError
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, parent_of, rejected, shown
 from pytest_rootfs.store.layer_files import FileMaker
-from pytest_rootfs.store.layer_paths import Below, base_of, is_whiteout
+from pytest_rootfs.store.layer_paths import Below, base_of
 from pytest_rootfs.store.layer_trees import LayerTree, entry_of
 from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.tar_reader import Reader, Source, read_entries
@@ -231,7 +231,7 @@ class _Unpacking:
         if info is not None and info.type != "dir":
             self._copy_up(target, info)
         found = self.tree.own(target)
-        if found is None or is_whiteout(found):
+        if found is None or self.tree.is_whiteout(target, found):
             raise rejected(
                 entry.name, f"it is a hard link to {shown(entry.linkname)}, no earlier entry"
             )
