@@ -77,6 +77,7 @@ def test_memory_can_be_raised_and_lifted(start: Start) -> None:
     assert container.stats().oom_kills == 0
 
 
+@needs("disk")
 @needs("memory")
 def test_memory_in_use_cannot_be_taken_away(container: Container) -> None:
     container.run("head -c 20M /dev/zero > /tmp/file")
@@ -193,6 +194,7 @@ def test_live_limit_outlives_a_restart(container: Container) -> None:
         container.run("for i in 1 2 3 4 5 6; do sleep 100 & done")
 
 
+@needs("disk")
 def test_limits_compare_with_plain_ones(container: Container) -> None:
     container.limits.disk = "2M"
     plain = Limits(pids=1024, disk=2 * MIB)
@@ -296,6 +298,7 @@ def test_this_host_keeps_its_word(container: Container, key: str, value: object)
         assert container.run(["echo", "runs"]).stdout == "runs\n"
 
 
+@needs("disk")
 def test_limits_of_a_killed_container_can_change(container: Container) -> None:
     container.kill()
     container.limits.disk = "1M"

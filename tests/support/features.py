@@ -93,6 +93,11 @@ def _disk_limit() -> str:
     return ""
 
 
+def _processor_time() -> str:
+    is_exact = "User Mode Linux" not in Path("/proc/cpuinfo").read_text()
+    return "" if is_exact else "user-mode Linux counts the time in which it waits for its host, too"
+
+
 def _second_core() -> str:
     cores = len(os.sched_getaffinity(0))
     return "" if cores > 1 else "there is a single core: nothing is made ahead"
@@ -123,6 +128,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "cgroup v2": _cgroup_kind(2),
     "systemd user session": _systemd_user_session,
     "disk": _disk_limit,
+    "processor time": _processor_time,
     "second core": _second_core,
     "userns": _user_namespaces,
     "subids": _subordinate_ids,
