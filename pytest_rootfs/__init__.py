@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.process import Process
     from pytest_rootfs.runtime.spec import Limits
     from pytest_rootfs.runtime.stats import Stats
+    from pytest_rootfs.snapshots import Snapshot
 
 _HOMES = {
     "Change": "pytest_rootfs.changeset",
@@ -45,6 +46,7 @@ _HOMES = {
     "Image": "pytest_rootfs.image",
     "Limits": "pytest_rootfs.runtime.spec",
     "Process": "pytest_rootfs.runtime.process",
+    "Snapshot": "pytest_rootfs.snapshots",
     "Stats": "pytest_rootfs.runtime.stats",
 }
 
@@ -73,6 +75,7 @@ __all__ = [
     "Process",
     "RecipeError",
     "RootfsError",
+    "Snapshot",
     "Stats",
 ]
 

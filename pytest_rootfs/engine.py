@@ -29,7 +29,7 @@ from pytest_rootfs.runtime.plan import Plan, make_plan
 from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Session
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
-from pytest_rootfs.rw_layers import RwLayer
+from pytest_rootfs.rw_layers import RwLayer, Services
 from pytest_rootfs.store.store import Store
 from pytest_rootfs.unpacking import Unpacker
 
@@ -70,6 +70,8 @@ class Engine:
         self.settings = settings
         self.containers: list[Container] = []
         self.use_listener: Callable[[Container], None] | None = None
+        self.fork_listener: Callable[[Container, Container], None] | None = None
+        """Hears of a container and of the one that was forked from it."""
         self._warn = warn
         self._warned: set[str] = set()
         self._store: Store | None = None
@@ -220,14 +222,17 @@ class Engine:
             created = session.create(plan.key, plan.content, trees)
         finally:
             protocol.close_all(trees)
-        home = RwLayer(
-            store=self.store,
-            session=session,
-            plan=plan,
-            open_trees=partial(host_trees.open_trees, session, plan, options),
+        services = Services(
+            plan=partial(self._plan_on, built, name, options),
+            open_trees=lambda plan: host_trees.open_trees(session, plan, options),
             may_limit=self._may_limit,
+            fork=self._fork,
+            tag=lambda digest, tag: self.builder.tag(replace(built, digest=digest), tag),
             touch=self._touch,
             forget=self._forget,
+        )
+        home = RwLayer(
+            store=self.store, session=session, plan=plan, added=extra_layers, services=services
         )
         container = Container(
             container_id=created.container_id,
@@ -243,6 +248,30 @@ class Engine:
         )
         self.containers.append(container)
         return container
+
+    def _fork(self, container: Container, layers: Sequence[str], name: str | None) -> Container:
+        forked = self.start_built(
+            container.built,
+            name=name,
+            options=container.options,
+            extra_layers=layers,
+            image=container.image,
+        )
+        if self.fork_listener is not None:
+            self.fork_listener(container, forked)
+        return forked
+
+    def _plan_on(
+        self,
+        built: BuiltImage,
+        name: str | None,
+        options: ContainerOptions,
+        extra_layers: Sequence[str],
+    ) -> Plan:
+        """Return the plan once all its layers are unpacked; raises LayerCorrupt for a lost one."""
+        for diff_id in extra_layers:
+            self.unpack(diff_id)
+        return self._plan(built, name, options, extra_layers)
 
     def _plan(
         self,
@@ -266,6 +295,7 @@ class Engine:
             layers = [*reversed(self.unpack(stack, is_host=built.is_host))]
             plan = self._plans[key] = make_plan(
                 layers=[*layers, HOST] if built.is_host else layers,
+                is_singular=bool(extra_layers),
                 has_host_tree=built.is_host and self.ids.mode == "rootful",
                 options=options,
                 limits=self._enforced(options),

@@ -7,10 +7,14 @@ import json
 import os
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from pytest_rootfs import commits
 from pytest_rootfs.changeset import Change, Changes
-from pytest_rootfs.errors import ContainerDied, ContainerError
+from pytest_rootfs.errors import ContainerDied, ContainerError, LayerCorrupt
+from pytest_rootfs.image import Image
 from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
@@ -20,13 +24,45 @@ from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Created, Session
 from pytest_rootfs.runtime.subordinate_ids import Gap
 from pytest_rootfs.settings import shown_size
+from pytest_rootfs.snapshots import Snapshot
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.media_types import LAYER_TYPE
 from pytest_rootfs.store.store import Store
 
+ADDED_MAX = 64
+"""Layers on top of an image: a snapshot on that many more becomes one (an overlay takes 500)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the engine does for a container that it has started."""
+
+    plan: Callable[[Sequence[str]], Plan]
+    """Return the container's plan with layers on top of the image, bottom first, all unpacked."""
+
+    open_trees: Callable[[Plan], list[int]]
+    may_limit: Callable[[str, float | None], bool]
+    fork: Callable[[Container, Sequence[str], str | None], Container]
+    tag: Callable[[str, str], object]
+    """Give the image with a digest a name."""
+
+    touch: Callable[[Container], None]
+    forget: Callable[[Container], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Packed:
+    layer: Descriptor
+    entries: int
+    skipped: tuple[str, ...]
+
 
 class RwLayer:
-    """What outlives a container's processes: its upper dir, held by the spawner."""
+    """What outlives a container's processes: its upper dir, held by the spawner.
+
+    `added` are the layers between it and the image, bottom first: of the snapshot that it began
+    from. To whoever asks what has changed since the image, they are a part of it.
+    """
 
     def __init__(
         self,
@@ -34,18 +70,15 @@ class RwLayer:
         store: Store,
         session: Session,
         plan: Plan,
-        open_trees: Callable[[], list[int]],
-        may_limit: Callable[[str, float | None], bool],
-        touch: Callable[[Container], None],
-        forget: Callable[[Container], None],
+        added: Sequence[str],
+        services: Services,
     ) -> None:
         self._store = store
         self._session = session
         self._plan = plan
-        self._open_trees = open_trees
-        self._may_limit = may_limit
-        self._forget = forget
-        self.touch = touch
+        self._added = tuple(added)
+        self._services = services
+        self.touch = services.touch
 
     @property
     def id_gap(self) -> Gap:
@@ -58,7 +91,7 @@ class RwLayer:
 
     def limit(self, container: Container, key: str, value: float | None) -> None:
         """Change a limit; where it cannot be enforced the session's policy says what happens."""
-        if not self._may_limit(key, value):
+        if not self._services.may_limit(key, value):
             return
         try:
             self._call(container, "limit", key=key, value=value)
@@ -74,14 +107,54 @@ class RwLayer:
 
     def restart(self, container: Container) -> Created:
         """Kill every process and begin anew, with the host's folders as they are now."""
-        trees = self._open_trees()
-        try:
-            plan = self._plan
-            return self._session.restart(container.id, plan.key, plan.content, trees)
-        except PeerGone as error:
-            raise _lost(container, error) from error
-        finally:
-            protocol.close_all(trees)
+        return self._begin(container, self._plan, is_emptied=False)
+
+    def prepare_reset(self, container: Container, to: Snapshot | None) -> Callable[[], Created]:
+        """Return what begins anew with the files of a snapshot, or of the image."""
+        added = () if to is None else to.added
+        if to is not None:
+            self._refuse_foreign(container, to)
+        return partial(self._reset, container, self._plan_on(to), added)
+
+    def fork(self, container: Container, snapshot: Snapshot, name: str | None) -> Container:
+        """Start another container from a snapshot of this one."""
+        return self._services.fork(container, snapshot.added, name)
+
+    def snapshot(
+        self, container: Container, *, name: str | None, not_kept: tuple[str, ...]
+    ) -> Snapshot:
+        """Keep the rw layer in the store, as a layer on what lies below it."""
+        is_deep = len(self._added) >= ADDED_MAX
+        packed = self._pack(container, between=self._between if is_deep else ())
+        digest, size, below = packed.layer.digest, packed.layer.size, self._added
+        if is_deep:
+            added: tuple[str, ...] = (digest,)
+        elif packed.entries:
+            added = (*below, digest)
+        else:  # nothing has changed: the same files have the same digest
+            added = below
+            digest = below[-1] if below else digest
+            size = self._store.blobs.size(digest)
+        return Snapshot(
+            name=name or digest[7:19],
+            digest=digest,
+            layers=(*container.built.layers, *added),
+            added=added,
+            size=size,
+            image=container.image,
+            base=container.built.chain_id,
+            not_kept=(*packed.skipped, *not_kept),
+        )
+
+    def commit(self, container: Container, tag: str | None) -> Image:
+        """Write an image: the container's, and one layer with all that has changed since."""
+        built = container.built
+        commits.refuse(built, tag, container.name)
+        packed = self._pack(container, between=self._between, durable=True)
+        digest = commits.write(self._store, built, packed.layer if packed.entries else None)
+        if tag is not None:
+            self._services.tag(digest, tag)
+        return Image(digest, title=tag or digest[:19])
 
     def kill(self, container: Container, *, release: bool) -> None:
         """Kill every process; returns when the pid namespace is gone."""
@@ -90,7 +163,7 @@ class RwLayer:
         except ContainerDied:
             pass  # the spawner is gone, and so is every container
         if release:
-            self._forget(container)
+            self._services.forget(container)
 
     def release(self, container: Container) -> None:
         """Give up the rw layer; does not wait, as nothing of the container runs any more."""
@@ -98,14 +171,16 @@ class RwLayer:
             self._session.spawner.ask({"op": "release", "id": container.id}).close()
         except PeerGone:
             pass  # as above
-        self._forget(container)
+        self._services.forget(container)
 
     def changes(self, container: Container) -> Changes:
         """Compare with the image's layers."""
-        args = {"hidden": self._plan.hidden}
+        args = {"hidden": self._plan.hidden, "between": len(self._between)}
         upper_fd = self._open_upper(container)
         try:
-            _, lines = self._job_with_output("diff_layer", args, [upper_fd], self._layers)
+            _, lines = self._job_with_output(
+                "diff_layer", args, [upper_fd], self._image_layers, between=self._between
+            )
         finally:
             os.close(upper_fd)
         found = (Change(**json.loads(line)) for line in lines.splitlines())
@@ -113,20 +188,23 @@ class RwLayer:
 
     def read_base(self, path: str) -> tuple[str, bytes | None]:
         """Return a path with the image's links resolved, and the file there, None if none is."""
-        found, content = self._job_with_output("open_view", {"path": path}, [], self._layers)
+        layers = self._image_layers
+        found, content = self._job_with_output("open_view", {"path": path}, [], layers)
         if found["type"] is not None:
             return str(found["path"]), content if found["type"] == "file" else None
         folder, name = posixpath.split(path)
         if not name:
             return path, None
-        found, _ = self._job_with_output("open_view", {"path": folder}, [], self._layers)
+        found, _ = self._job_with_output("open_view", {"path": folder}, [], layers)
         return posixpath.join(str(found.get("path", folder)), name), None
 
     def read_changed(self, container: Container, path: str) -> bytes | None:
         """Return a file that the container has changed; None where there is no file."""
         upper_fd = self._open_upper(container)
         try:
-            found, content = self._job_with_output("open_view", {"path": path}, [upper_fd], ())
+            found, content = self._job_with_output(
+                "open_changed", {"path": path}, [upper_fd], (), between=self._between
+            )
         finally:
             os.close(upper_fd)
         return content if found["type"] == "file" else None
@@ -134,30 +212,83 @@ class RwLayer:
     def pack_counted(
         self, container: Container, *, clamp_mtime: int | None
     ) -> tuple[Descriptor, int]:
-        """Write the rw layer to the store as an OCI layer; tell how many entries it has."""
+        """Write all that has changed since the image to the store; tell how many entries it has."""
+        packed = self._pack(container, between=self._between, clamp_mtime=clamp_mtime, durable=True)
+        return packed.layer, packed.entries
+
+    def _pack(
+        self,
+        container: Container,
+        *,
+        between: Sequence[str],
+        clamp_mtime: int | None = None,
+        durable: bool = False,
+    ) -> _Packed:
+        """Write the rw layer and the layers `between` to the store as one OCI layer."""
         args = {
             "hidden": self._plan.hidden,
+            "between": len(between),
             "clamp_mtime": clamp_mtime,
-            "max_bytes": self._max_layer_bytes(),
+            "max_bytes": self._max_layer_bytes(1 + len(between)),
         }
+        below = self._layers[len(between) :]
         upper_fd = self._open_upper(container)
         try:
-            with self._store.blobs.new() as writer:
+            with self._store.blobs.new(durable=durable) as writer:
                 fds = [writer.fd, upper_fd]
-                packed = self._session.job("pack_layer", args, fds, layers=self._layers)
-                descriptor = writer.adopt(
+                packed = self._session.job("pack_layer", args, fds, layers=below, between=between)
+                layer = writer.adopt(
                     digest=packed["diff_id"], size=packed["size"], media_type=LAYER_TYPE
                 )
         finally:
             os.close(upper_fd)
-        return descriptor, int(packed["entries"])
+        return _Packed(layer=layer, entries=packed["entries"], skipped=tuple(packed["skipped"]))
 
-    def _max_layer_bytes(self) -> int:
+    def _refuse_foreign(self, container: Container, to: Snapshot) -> None:
+        """Refuse a snapshot that was taken on another image."""
+        if to.base != container.built.chain_id:
+            raise ContainerError(
+                f"container {container.name} cannot be reset to snapshot {to.name}: it is of the "
+                f"image {to.image}, and the container of {container.image}",
+                hint="reset a container of that image, or start one from container.commit()",
+            )
+
+    def _plan_on(self, snapshot: Snapshot | None) -> Plan:
+        if snapshot is None:
+            return self._services.plan(())
+        try:
+            return self._services.plan(snapshot.added)
+        except LayerCorrupt as error:
+            raise LayerCorrupt(
+                f"snapshot {snapshot.name} cannot be used: {error.what}",
+                detail=error.detail,
+                hint="take it again; what outlives its session is an image: container.commit(tag)",
+            ) from error
+
+    def _reset(self, container: Container, plan: Plan, added: tuple[str, ...]) -> Created:
+        created = self._begin(container, plan, is_emptied=True)
+        self._plan, self._added = plan, added
+        if container.limits.disk != container.options.limits.disk:  # of the old file system
+            self.limit(container, "disk", container.limits.disk)
+        return created
+
+    def _begin(self, container: Container, plan: Plan, *, is_emptied: bool) -> Created:
+        trees = self._services.open_trees(plan)
+        try:
+            return self._session.restart(
+                container.id, plan.key, plan.content, trees, is_emptied=is_emptied
+            )
+        except PeerGone as error:
+            raise _lost(container, error) from error
+        finally:
+            protocol.close_all(trees)
+
+    def _max_layer_bytes(self, count: int) -> int:
         """Return how large a layer may become: sparse files of a runaway must not fill the host."""
         space = os.statvfs(self._store.root)
         free = space.f_bavail * space.f_frsize
         disk = self._plan.content["rw"].get("size")
-        return free if disk is None else min(free, 4 * int(disk))
+        return free if disk is None else min(free, 4 * count * int(disk))
 
     def _is_of_the_start(self, change: Change) -> bool:
         """Tell whether a change is what the start of the container has made.
@@ -179,15 +310,32 @@ class RwLayer:
 
     @property
     def _layers(self) -> Sequence[str]:
+        """All layers below the rw layer, topmost first."""
         layers: Sequence[str] = self._plan.content["layers"]
         return layers
 
+    @property
+    def _between(self) -> Sequence[str]:
+        """Those of a snapshot, topmost first."""
+        return self._layers[: len(self._added)]
+
+    @property
+    def _image_layers(self) -> Sequence[str]:
+        return self._layers[len(self._added) :]
+
     def _job_with_output(
-        self, function: str, args: Mapping[str, object], fds: Sequence[int], layers: Sequence[str]
+        self,
+        function: str,
+        args: Mapping[str, object],
+        fds: Sequence[int],
+        layers: Sequence[str],
+        *,
+        between: Sequence[str] = (),
     ) -> tuple[dict[str, Any], bytes]:
         out_fd = os.memfd_create(function)
         try:
-            answer = self._session.job(function, args, [out_fd, *fds], layers=layers)
+            all_fds = [out_fd, *fds]
+            answer = self._session.job(function, args, all_fds, layers=layers, between=between)
             os.lseek(out_fd, 0, os.SEEK_SET)
             with open(out_fd, "rb", closefd=False) as stream:
                 return answer, stream.read()

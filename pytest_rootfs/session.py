@@ -44,6 +44,7 @@ class Session:
         self._images: dict[str, Image] = {}
         self._digests: dict[str, str] = {}
         self._started: set[str] = set()
+        self._forks: dict[str, list[Container]] = {}
         self._timings: dict[str, float] = {}
         self._notes: list[Note] = []
         self._unswept: list[Note] = []
@@ -109,7 +110,9 @@ class Session:
         return container
 
     def stop(self, container: Container) -> None:
-        """Close a container, unless somebody has."""
+        """Close a container, and those that were forked from it, unless somebody has."""
+        for forked in self._forks.pop(container.id, ()):
+            self.stop(forked)
         if container.is_closed:
             return
         hears = self._hears("pytest_rootfs_container_stopped")
@@ -127,6 +130,16 @@ class Session:
         """Note that the running test used a container; those of the builder do not count."""
         if container.id in self._started:
             self._note_use(container)
+
+    def forked(self, container: Container, fork: Container) -> None:
+        """Note that a container was forked: the other one is the running test's as well."""
+        if container.id not in self._started:
+            return
+        self._started.add(fork.id)
+        self._forks.setdefault(container.id, []).append(fork)
+        policies = self.attempt.policies if self.attempt is not None else {}
+        self._note_use(fork, policies.get(container.id))
+        self._tell("pytest_rootfs_container_started", container=fork)
 
     def observe(self, report: Report, message: Callable[[], str]) -> None:
         """Look at the report of a phase of the running test."""
@@ -245,6 +258,7 @@ class Session:
         )
         engine = Engine(settings, warn=self._warn)
         engine.use_listener = self.used
+        engine.fork_listener = self.forked
         return engine
 
     def _ask_hook(self, reference: str) -> Image | None:

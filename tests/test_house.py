@@ -29,9 +29,9 @@ CODE = sorted(
 LAYERS = [  # lowest first; a module imports from layers below its own, and from its own folder
     {"errors", "settings"},
     {"kernel"},
-    {"changeset", "textdiff", "options"},
+    {"changeset", "snapshots", "textdiff", "options"},
     {"image", "store", "runtime"},
-    {"builder"},
+    {"builder", "commits"},
     {"rw_layers", "build_steps", "unpacking"},
     {"engine"},
     {"failures", "report", "terminals", "marks", "hooks"},

@@ -98,8 +98,9 @@ class Births:
             container = self._make(plan, tree_fds, reply, is_ahead=False)
         if len(self._successors) >= KEPT_SUCCESSIONS:
             self._successors.clear()
-        # mounts of people come as descriptors with the call: not to be had ahead
-        is_foreseeable = len(tree_fds) == (plan["host_tree"] >= 0)
+        # mounts of people come as descriptors with the call: not to be had ahead; and what stands
+        # on a snapshot is another one each time
+        is_foreseeable = len(tree_fds) == (plan["host_tree"] >= 0) and not plan["is_singular"]
         if is_foreseeable:
             self._successors[self._last_key] = key
         else:
@@ -108,16 +109,32 @@ class Births:
         return container, is_ready
 
     def restart(
-        self, container: Container, plan: Message, tree_fds: Sequence[int], reply: socket.socket
+        self,
+        container: Container,
+        plan: Message,
+        tree_fds: Sequence[int],
+        reply: socket.socket,
+        *,
+        is_emptied: bool,
     ) -> None:
-        """Kill every process and begin anew, with the same rw layer and cgroups.
+        """Kill every process and begin anew, with the same cgroups and the same or a new rw layer.
 
         Init tells `reply` when it is ready. After an error the container is dead, and keeps both.
         """
         container.end()
         container.group.freeze(frozen=False)
-        root = self._make_root(plan, tree_fds, container.rw_layer)
-        container.begin(*_bear(plan, tree_fds, reply, root, container.group, is_ahead=False))
+        kept = container.rw_layer
+        root = self._make_root(plan, tree_fds, None if is_emptied else kept)
+        try:
+            born = _bear(plan, tree_fds, reply, root, container.group, is_ahead=False)
+        except OSError:
+            if root.rw_layer is not kept:
+                root.rw_layer.close()
+            raise
+        container.begin(*born)
+        if root.rw_layer is not kept:
+            container.rw_layer = root.rw_layer
+            kept.close()
 
     @property
     def limits_disk(self) -> bool:

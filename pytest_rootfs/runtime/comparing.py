@@ -36,7 +36,8 @@ def diff(life: Life, path: str) -> str:
     after = before
     found = changes(life)
     if name in found:
-        after = life.home.read_changed(life.container, name)
+        is_there = found[name].kind != "deleted"
+        after = life.home.read_changed(life.container, name) if is_there else None
     if before is None and after is None:
         raise _no_file(life, name, found)
     return textdiff.unified(name, before, after)

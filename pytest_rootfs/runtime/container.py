@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +15,13 @@ from typing import Any
 from pytest_rootfs import settings
 from pytest_rootfs.changeset import Changes
 from pytest_rootfs.errors import CommandTimeout, ContainerDied, ContainerError
-from pytest_rootfs.runtime import comparing, copying, launch, readiness, runs, waits
+from pytest_rootfs.runtime import branches, comparing, copying, launch, readiness, runs, waits
 from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.endings import Command, CompletedProcess
 from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call, Stream
 from pytest_rootfs.runtime.life import Life
-from pytest_rootfs.runtime.limit_watch import Hits, LimitWatch, full_spaces, space_note
+from pytest_rootfs.runtime.limit_watch import LimitWatch, full_spaces, space_note
 from pytest_rootfs.runtime.live_limits import LiveLimits
 from pytest_rootfs.runtime.path import AnyPath, ContainerPath, absolute, text_of
 from pytest_rootfs.runtime.process import Process
@@ -31,6 +30,7 @@ from pytest_rootfs.runtime.spec import ContainerOptions
 from pytest_rootfs.runtime.stats import Stats
 from pytest_rootfs.runtime.terms import Terms, encoded, parse_timeout
 from pytest_rootfs.runtime.waits import Pattern
+from pytest_rootfs.snapshots import Snapshot
 
 KEPT_COMMANDS = 50
 
@@ -77,7 +77,6 @@ class Container:
             home,
             watch=self._watch,
             commands=self._commands,
-            why_failed=self._why_failed,
             space_note=partial(space_note, self._limits, options),
             overhear=self._overhear,
         )
@@ -151,9 +150,9 @@ class Container:
             try:
                 outcome = runs.finish(process, data, limit_s)
             except CommandTimeout as late:
-                late.detail = "\n".join(filter(None, (self._why_late(), late.detail)))
+                late.detail = "\n".join(filter(None, (self._life.why_late(), late.detail)))
                 raise
-        hits = self._look_at_limits(outcome.ending.returncode, is_error=check)
+        hits = self._life.look_at_limits(outcome.ending.returncode, is_error=check)
         if check and outcome.ending.returncode:
             raise outcome.failed(hits.reason)
         return outcome.completed(oom_killed=hits.oom_killed)
@@ -253,19 +252,9 @@ class Container:
         """
         __tracebackhide__ = True
         limit_s = settings.parse_positive("timeout", timeout, unit="seconds")
-        conditions: list[waits.Condition] = []
-        if port is not None:
-            conditions.append(readiness.ListeningPort(port, self.path("/proc/1/net")))
-        if path is not None:
-            conditions.append(readiness.ExistingPath(self.path(path)))
-        if output is not None:
-            if self._newest is None:
-                raise ValueError(f"output={output!r}: no process was started by popen")
-            conditions.append(waits.SaidText(self._newest, output))
-        if command is not None:
-            conditions.append(readiness.SucceedingCommand(command, self._defaults, self._start))
-        if not conditions:
-            raise TypeError("nothing to wait for: give port=, path=, command= or output=")
+        conditions = readiness.conditions(
+            self, self._start, self._newest, port=port, path=path, command=command, output=output
+        )
         self._life.require_alive()
         waits.until(
             conditions,
@@ -302,6 +291,38 @@ class Container:
         __tracebackhide__ = True
         self._home.touch(self)
         self.pid = self._life.restart()
+
+    def snapshot(self, name: str | None = None) -> Snapshot:
+        """Keep the files as they are now, dead or alive, to come back to with `reset`.
+
+        Takes time for what has changed, not for the image; processes stand still meanwhile.
+        """
+        return branches.snapshot(self._life, name)
+
+    def reset(self, to: Snapshot | None = None) -> None:
+        """Kill every process and begin anew with the image's files, or a snapshot's.
+
+        Name, mounts, limits and figures stay, as with `restart`. The snapshot may be another
+        container's of the same image; else ContainerError, and nothing has happened.
+        """
+        __tracebackhide__ = True
+        self.pid = branches.reset(self._life, to)
+
+    def fork(self, name: str | None = None) -> Container:
+        """Start another container with these files and options; both go on independently.
+
+        What runs here is not copied. The caller closes it; with a fixture's, it is closed as well.
+        """
+        __tracebackhide__ = True
+        return branches.fork(self._life, name)
+
+    def commit(self, tag: str | None = None) -> Any:  # Any: an Image, which the runtime ignores
+        """Return an `Image` of the files as they are now: the image, and one layer on top.
+
+        With a tag the store keeps it under that name. Its configuration is the image's. Raises
+        ImageError for the image `host`, which no other host could start.
+        """
+        return branches.commit(self._life, tag)
 
     def close(self) -> None:
         """End the container; returns when nothing of it is left. Idempotent."""
@@ -375,24 +396,3 @@ class Container:
         self._life.require_rw_layer()
         self._home.touch(self)
         self._home.limit(self, key, value)
-
-    def _look_at_limits(self, returncode: int, *, is_error: bool) -> Hits:
-        """Find out what was hit since the last look; looks only where something may have been."""
-        may_be_oom = self.limits.memory is not None or returncode in (-signal.SIGKILL, 137)
-        if not may_be_oom and not (is_error and returncode):
-            return Hits()
-        self._life.require_rw_layer()
-        return self._watch.look(self._home.status(self))
-
-    def _why_late(self) -> str:
-        try:
-            hits = self._watch.look(self._home.status(self))
-        except ContainerDied:
-            return ""  # of the command's time-out, its output is what there is to tell
-        return "; ".join(filter(None, (hits.reason, hits.held_back)))
-
-    def _why_failed(self, returncode: int) -> str:
-        try:
-            return self._look_at_limits(returncode, is_error=True).reason
-        except ContainerDied:
-            return ""  # of the command's failure, its status is what there is to tell

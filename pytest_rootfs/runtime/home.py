@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_rootfs.changeset import Changes
@@ -10,6 +11,7 @@ from pytest_rootfs.runtime.subordinate_ids import Gap
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.container import Container
     from pytest_rootfs.runtime.session import Created
+    from pytest_rootfs.snapshots import Snapshot
 
 
 class Home(Protocol):
@@ -41,6 +43,23 @@ class Home(Protocol):
 
         Raises ContainerError, and then the container is dead.
         """
+
+    def snapshot(
+        self, container: Container, *, name: str | None, not_kept: tuple[str, ...]
+    ) -> Snapshot:
+        """Keep the rw layer in the store, as a layer on what lies below it."""
+
+    def prepare_reset(self, container: Container, to: Snapshot | None) -> Callable[[], Created]:
+        """Return what kills every process and begins anew with the files of a snapshot.
+
+        Raises ContainerError, before anything has changed, for one that does not fit.
+        """
+
+    def fork(self, container: Container, snapshot: Snapshot, name: str | None) -> Container:
+        """Start another container from a snapshot of this one, with the same options."""
+
+    def commit(self, container: Container, tag: str | None) -> Any:  # Any: an Image, not known here
+        """Make an image of the container's files; raises ImageError for a tag that is none."""
 
     def kill(self, container: Container, *, release: bool) -> None:
         """Kill every process; with `release` give up the rw layer too."""

@@ -140,6 +140,7 @@ class Init:
             "signal": self._signal,
             "kill_tree": self._kill_tree,
             "processes": self._processes,
+            "unlinked": self._unlinked,
             "stop": self._stop,
             "adopt": self._adopt,
         }
@@ -276,6 +277,9 @@ class Init:
 
     def _processes(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
         protocol.send(reply, {"processes": processes.listing()})
+
+    def _unlinked(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
+        protocol.send(reply, {"files": processes.unlinked_files()})
 
     def _stop(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Let every process of the container but this one stand still, or go on. Idempotent.

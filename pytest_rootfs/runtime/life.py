@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pytest_rootfs.errors import ContainerDied, ContainerError, shown
@@ -13,7 +15,7 @@ from pytest_rootfs.runtime.agent import Agent
 from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call
-from pytest_rootfs.runtime.limit_watch import LimitWatch
+from pytest_rootfs.runtime.limit_watch import Hits, LimitWatch
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.records import CommandRecord
@@ -22,6 +24,7 @@ from pytest_rootfs.runtime.terms import Terms
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.container import Container
+    from pytest_rootfs.runtime.session import Created
 
 DYING_S = 1.0
 """How long an init that no longer answers may take to die with all its processes."""
@@ -30,8 +33,8 @@ DYING_S = 1.0
 class Life:
     """What a container's processes go through; a path reaches the container's init by it.
 
-    `why_failed` says which limit a failed command has hit, `space_note` which limit a path is under
-    that has no room left; `overhear` notes the last words of processes that somebody has started.
+    `space_note` says which limit a path is under that has no room left; `overhear` notes the last
+    words of processes that somebody has started.
     """
 
     def __init__(
@@ -42,7 +45,6 @@ class Life:
         *,
         watch: LimitWatch,
         commands: Sequence[CommandRecord],
-        why_failed: Callable[[int], str],
         space_note: Callable[[str], str],
         overhear: Callable[[], None],
     ) -> None:
@@ -53,8 +55,7 @@ class Life:
         self.state: Literal["alive", "dead", "closed"] = "alive"
         self.is_frozen = False
         self._by_group = False
-        self.agent = Agent(peer, died=self.died, why_failed=why_failed, id_gap=self.id_gap)
-        self._why_failed = why_failed
+        self.agent = self._agent_of(peer)
         self._overhear = overhear
         self._watch = watch
         self._commands = commands
@@ -138,7 +139,11 @@ class Life:
                 self.agent.close()
 
     def restart(self) -> int:
-        """Kill every process and begin anew; return the pid of the new init.
+        """Kill every process and begin anew on the same files; return the pid of the new init."""
+        return self.begin_anew(partial(self.home.restart, self.container))
+
+    def begin_anew(self, restart: Callable[[], Created]) -> int:
+        """Begin anew by `restart`, which kills every process; return the pid of the new init.
 
         Raises ContainerDied when it is closed. After another error it is dead.
         """
@@ -149,7 +154,7 @@ class Life:
             old.was_replaced = True  # before anybody can see that its processes are dead
             self.state, self.is_frozen, self._death = "dead", False, None
             try:
-                created = self.home.restart(self.container)
+                created = restart()
             except BaseException as error:
                 self.home.kill(self.container, release=False)
                 name = self.container.name
@@ -159,12 +164,7 @@ class Life:
                 raise
             finally:
                 old.close()
-            self.agent = Agent(
-                created.peer,
-                died=self.died,
-                why_failed=self._why_failed,
-                id_gap=self.id_gap,
-            )
+            self.agent = self._agent_of(created.peer)
             self.state = "alive"
             return created.pid
 
@@ -210,6 +210,33 @@ class Life:
         if status["status"] is not None:
             self.state, self._death = "dead", death
         return death
+
+    def look_at_limits(self, returncode: int, *, is_error: bool) -> Hits:
+        """Find out what was hit since the last look; looks only where something may have been."""
+        limits = self.container.limits
+        may_be_oom = limits.memory is not None or returncode in (-signal.SIGKILL, 137)
+        if not may_be_oom and not (is_error and returncode):
+            return Hits()
+        self.require_rw_layer()
+        return self._watch.look(self.home.status(self.container))
+
+    def why_late(self) -> str:
+        """Say what has held a command back, or made it fail."""
+        try:
+            hits = self._watch.look(self.home.status(self.container))
+        except ContainerDied:
+            return ""  # of the command's time-out, its output is what there is to tell
+        return "; ".join(filter(None, (hits.reason, hits.held_back)))
+
+    def _why_failed(self, returncode: int) -> str:
+        """Say which limit a failed command has hit."""
+        try:
+            return self.look_at_limits(returncode, is_error=True).reason
+        except ContainerDied:
+            return ""  # of the command's failure, its status is what there is to tell
+
+    def _agent_of(self, peer: Peer) -> Agent:
+        return Agent(peer, died=self.died, why_failed=self._why_failed, id_gap=self.id_gap)
 
     def _stop(self) -> None:
         answer = self.agent.ask({"op": "stop", "stop": True})

@@ -80,6 +80,7 @@ class Plan:
 def make_plan(
     *,
     layers: Sequence[str],
+    is_singular: bool,
     has_host_tree: bool,
     options: ContainerOptions,
     limits: Limits,
@@ -91,7 +92,8 @@ def make_plan(
 ) -> Plan:
     """Return the plan of a container.
 
-    `layers` topmost first; `limits` are those that will be enforced; `mount_kinds` says "dir" or
+    `layers` topmost first; `is_singular` when hardly anybody will ask for this plan again, so that
+    none is made ahead; `limits` are those that will be enforced; `mount_kinds` says "dir" or
     "file" for each of the mounts, whose trees travel as descriptors in the same order; `workdir` is
     made in the init layer if the image has none.
     """
@@ -100,6 +102,7 @@ def make_plan(
     has_host_view = HOST in layers and not has_host_tree
     content: dict[str, Any] = {  # Any: JSON
         "layers": list(layers),
+        "is_singular": is_singular,
         "host_tree": len(mount_kinds) if has_host_tree else -1,
         "limits": {"memory": limits.memory, "cpus": limits.cpus, "pids": limits.pids},
         "rw": {"mode": "755", **({} if limits.disk is None else _bounds(limits.disk))},

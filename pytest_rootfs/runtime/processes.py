@@ -130,6 +130,48 @@ def listing() -> list[Message]:
     return found
 
 
+def unlinked_files() -> list[Message]:
+    """Tell which files of the overlays are open though they have no name any more: path, pid, name.
+
+    At most 200; without a path, the open files of a process could not be looked at. The mount id of
+    an open file says which file system it is of: memory files and pipes are of none that is
+    mounted, and what lies on a tmpfs or a mount is no part of the rw layer.
+    """
+    overlays = _overlay_mounts()
+    found: list[Message] = []
+    for pid in sorted(_pids()):
+        if pid == 1 or len(found) >= LISTED:
+            continue
+        try:
+            paths = {_unlinked(f"{pid}/fd/{fd}", overlays) for fd in os.listdir(f"/proc/{pid}/fd")}
+        except PermissionError:
+            paths = {"?"}
+        except OSError:
+            continue  # it is gone
+        name = _stat_fields(pid)[2]
+        found += [{"path": path, "pid": pid, "name": name} for path in sorted(paths - {""})]
+    return found[:LISTED]
+
+
+def _unlinked(fd: str, overlays: set[bytes]) -> str:
+    """Return the former path of an unlinked file of an overlay, "" for any other."""
+    try:
+        if os.stat(f"/proc/{fd}").st_nlink:
+            return ""
+        _, _, rest = _read(f"/proc/{fd.replace('fd', 'fdinfo')}").partition(b"mnt_id:")
+        if rest.split()[0] not in overlays:
+            return ""
+        return os.readlink(f"/proc/{fd}").removesuffix(" (deleted)")
+    except OSError:
+        return ""  # closed meanwhile
+
+
+def _overlay_mounts() -> set[bytes]:
+    """Return the ids of the mounts that are overlays; /proc/<pid>/mountinfo in proc(5)."""
+    with open("/proc/self/mountinfo", "rb") as stream:
+        return {line.split()[0] for line in stream if b" - overlay " in line}
+
+
 def _stat_fields(pid: int | str) -> tuple[str, int, str]:
     """Return state, parent and name from /proc/<pid>/stat; ("", 0, "") when it is gone."""
     try:

@@ -12,11 +12,11 @@ from pytest_rootfs.errors import CommandTimeout, shown
 from pytest_rootfs.runtime import launch, runs
 from pytest_rootfs.runtime.endings import Command
 from pytest_rootfs.runtime.launch import Call
-from pytest_rootfs.runtime.path import ContainerPath
+from pytest_rootfs.runtime.path import AnyPath, ContainerPath
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.records import CommandRecord
 from pytest_rootfs.runtime.terms import Terms
-from pytest_rootfs.runtime.waits import tail
+from pytest_rootfs.runtime.waits import Condition, Pattern, SaidText, tail
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.container import Container
@@ -142,6 +142,33 @@ class SucceedingCommand:
     def seen(self) -> str:
         """Tell the last status and output."""
         return self._seen.strip()
+
+
+def conditions(
+    container: Container,
+    start: Callable[[Call, Terms, CommandRecord | None], Process],
+    newest: Process | None,
+    *,
+    port: int | str | None,
+    path: AnyPath | None,
+    command: Command | None,
+    output: Pattern | None,
+) -> list[Condition]:
+    """Return what `wait_for` is asked to wait for; `newest` is the last process of `popen`."""
+    found: list[Condition] = []
+    if port is not None:
+        found.append(ListeningPort(port, container.path("/proc/1/net")))
+    if path is not None:
+        found.append(ExistingPath(container.path(path)))
+    if output is not None:
+        if newest is None:
+            raise ValueError(f"output={output!r}: no process was started by popen")
+        found.append(SaidText(newest, output))
+    if command is not None:
+        found.append(SucceedingCommand(command, container.defaults, start))
+    if not found:
+        raise TypeError("nothing to wait for: give port=, path=, command= or output=")
+    return found
 
 
 def why_nothing_will_come(container: Container, newest: Process | None) -> str:

@@ -92,13 +92,20 @@ class Session:
         return self._begin({"op": "create", "plan": key}, plan, tree_fds)
 
     def restart(
-        self, container_id: str, key: str, plan: Mapping[str, Any], tree_fds: Sequence[int]
+        self,
+        container_id: str,
+        key: str,
+        plan: Mapping[str, Any],
+        tree_fds: Sequence[int],
+        *,
+        is_emptied: bool = False,
     ) -> Created:
-        """Have a container begin anew with the rw layer and the cgroups that it has.
+        """Have a container begin anew with the cgroups and the rw layer that it has, or a new one.
 
         Raises as `create` does, and then it is dead and keeps both.
         """
-        return self._begin({"op": "restart", "id": container_id, "plan": key}, plan, tree_fds)
+        message = {"op": "restart", "id": container_id, "plan": key, "is_emptied": is_emptied}
+        return self._begin(message, plan, tree_fds)
 
     def _begin(
         self, message: Mapping[str, Any], plan: Mapping[str, Any], tree_fds: Sequence[int]
@@ -158,12 +165,13 @@ class Session:
         fds: Sequence[int],
         *,
         layers: Sequence[str] = (),
+        between: Sequence[str] = (),
         trees: Sequence[int] = (),
     ) -> dict[str, Any]:
         """Run a function of `store.jobs` inside the user namespace; return what it returns.
 
-        `layers` (topmost first) are opened there and follow `fds`; `trees` says which of `fds` are
-        folders that it mounts or pivots into. Raises what it raised.
+        `between`, then `layers` (both topmost first) are opened there and follow `fds`; `trees`
+        says which of `fds` are folders that it mounts or pivots into. Raises what it raised.
         """
         message = {
             "op": "job",
@@ -171,6 +179,7 @@ class Session:
             "function": function,
             "args": args,
             "layers": list(layers),
+            "between": list(between),
             "trees": list(trees),
         }
         answer, _ = self._warden.call(message, fds, timeout_s=JOB_TIMEOUT_S)

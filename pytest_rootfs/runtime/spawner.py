@@ -190,7 +190,7 @@ class Spawner:
         if plan is None:
             protocol.send(reply, {"unknown_plan": True})
             return
-        self._births.restart(container, plan, fds, reply)
+        self._births.restart(container, plan, fds, reply, is_emptied=message["is_emptied"])
         _hand_over(container, reply, {})
 
     def _kill(self, message: Message, _fds: list[int], reply: socket.socket) -> None:

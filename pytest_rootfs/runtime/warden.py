@@ -191,7 +191,7 @@ class Warden:
             for index in message["trees"]:
                 fds[index] = mounts.clone_tree("", fd=fds[index], recursive=False)
                 copies.append(fds[index])
-            if message["layers"]:
+            if message["layers"] or message["between"]:
                 copies.append(self._layers_tree())
             if root_trees.HOST in message["layers"]:
                 copies.append(self._host_tree())
@@ -235,7 +235,7 @@ class Warden:
 
     def _open_in_job(self, message: Message, fds: list[int], copies: list[int]) -> list[int]:
         """Make trees usable in this mount namespace; return the layers' descriptors."""
-        names = message["layers"]
+        names, between = message["layers"], message["between"]
         if self._is_rootful:
             place = mounts.find_place()
             trees = copies[len(message["trees"]) :]
@@ -244,17 +244,19 @@ class Warden:
             for index in message["trees"]:
                 path = os.readlink(f"/proc/self/fd/{fds[index]}")
                 fds[index] = mounts.clone_tree(path, recursive=False)
-            trees = [mounts.clone_tree(place, recursive=False)] if names else []
+            has_layers = names or between
+            trees = [mounts.clone_tree(place, recursive=False)] if has_layers else []
         for tree_fd in trees:
             mounts.keep_attached(tree_fd, place)
         host_fd = trees[1] if len(trees) > 1 else -1
+        between_fds = root_trees.open_layers(trees[0] if trees else -1, between, -1)
         if root_trees.HOST in names and not self._is_rootful:
             layer_fds = root_trees.open_layers(trees[0], names[:-1], -1)
             view = host_views.HostView(layer_fds, -1, -1, place=place)
             view.attach_below(place)
-            return [view.folder_fd]
+            return [*between_fds, view.folder_fd]
         opened = root_trees.open_layers(trees[0] if trees else -1, names, host_fd)
-        return root_trees.stack_on_host(names, opened)
+        return [*between_fds, *root_trees.stack_on_host(names, opened)]
 
     def _layers_tree(self) -> int:
         return mounts.clone_tree("", fd=self._layers_fd, recursive=False)

@@ -54,13 +54,16 @@ class ChangeRecord:
         }
 
 
-def diff(upper_fd: int, base_fd: int, *, hidden: Sequence[bytes] = ()) -> Iterator[ChangeRecord]:
+def diff(
+    upper_fd: int, base_fd: int, *, hidden: Sequence[bytes] = (), between: Sequence[int] = ()
+) -> Iterator[ChangeRecord]:
     """Yield what changed between the image (`base_fd`, -1 if it has no layer) and `upper_fd`.
 
-    A folder counts as modified only when its own mode, owner or attributes changed. `hidden` paths
-    and all below them are left out. In the order of a layer archive, which is not that of paths.
+    `between` are layers on top of the image that count with `upper_fd`. A folder counts as modified
+    only when its own mode, owner or attributes changed. `hidden` paths and all below them are left
+    out. In the order of a layer archive, which is not that of paths.
     """
-    for found in compare(upper_fd, base_fd, hidden=hidden):
+    for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
         if found.action == "same":
             continue
         before, after = _state(found.base), _state(found.upper)

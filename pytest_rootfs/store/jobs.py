@@ -46,29 +46,30 @@ def unpack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
 
 
 def diff_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Compare: `{"hidden": [path…]}`, [out, upper, *layers topmost first] → `{"changes": count}`.
+    """Compare: `{"hidden": [path…], "between": int}` → `{"changes": count}`.
 
-    Writes one ChangeRecord a line to `out`.
+    Descriptors: [out, upper, *layers topmost first], of which the first `between` count with the
+    upper folder. Writes one ChangeRecord a line to `out`.
     """
     out_fd, upper_fd, *layer_fds = fds
     _allow_many_files()
     count = 0
-    base_fd = _base_view(layer_fds)
+    between, base_fd = _split(args, layer_fds)
     with os.fdopen(out_fd, "w", encoding="ascii", closefd=False) as out:
-        for record in diff(upper_fd, base_fd, hidden=_hidden(args)):
+        for record in diff(upper_fd, base_fd, hidden=_hidden(args), between=between):
             out.write(json.dumps(record.as_json()) + "\n")
             count += 1
     return {"changes": count}
 
 
 def pack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Pack: `{"hidden": [path…], "clamp_mtime": int | None, "max_bytes": int | None}`.
+    """Pack: `{"hidden": [path…], "between": int, "clamp_mtime", "max_bytes": int | None}`.
 
-    Descriptors: [out, upper, *layers topmost first]. Returns PackResult's fields.
+    Descriptors as for `diff_layer`. Returns PackResult's fields.
     """
     out_fd, upper_fd, *layer_fds = fds
     _allow_many_files()
-    base_fd = _base_view(layer_fds)
+    between, base_fd = _split(args, layer_fds)
     with os.fdopen(out_fd, "wb", buffering=1 << 18, closefd=False) as out:
         result = pack(
             upper_fd,
@@ -77,6 +78,7 @@ def pack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
             hidden=_hidden(args),
             clamp_mtime=args.get("clamp_mtime"),
             max_bytes=args.get("max_bytes"),
+            between=between,
         )
     return asdict(result)
 
@@ -103,6 +105,28 @@ def open_view(args: Arguments, fds: list[int]) -> dict[str, Any]:
         for chunk in found.content():
             out.write(chunk)
         return found.as_json()
+
+
+def open_changed(args: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Read a file as the topmost folder has it that has any: `{"path": str}`, [out, *folders].
+
+    `open_view`'s result. The file is known to be there, so no deletion above hides it.
+    """
+    out_fd, *folder_fds = fds
+    with ExitStack() as opened, os.fdopen(out_fd, "wb", closefd=False) as out:
+        for folder_fd in folder_fds:
+            found = find(folder_fd, os.fsencode(str(args["path"])), opened)
+            if found is not None:
+                for chunk in found.content():
+                    out.write(chunk)
+                return found.as_json()
+    return {"type": None}
+
+
+def _split(args: Arguments, layer_fds: Sequence[int]) -> tuple[Sequence[int], int]:
+    """Return the layers that count with the upper folder, and the view of those below."""
+    count = int(args.get("between", 0))
+    return layer_fds[:count], _base_view(layer_fds[count:])
 
 
 def _base_view(layer_fds: Sequence[int]) -> int:

@@ -44,9 +44,11 @@ def pack(
     hidden: Sequence[bytes] = (),
     clamp_mtime: int | None = None,
     max_bytes: int | None = None,
+    between: Sequence[int] = (),
 ) -> PackResult:
     """Write the difference between `upper_fd` and the image (`base_fd`, or -1) to `out`.
 
+    `between` are layers on top of the image that count with `upper_fd`, as in `uppers.compare`.
     Times are whole seconds, at most `clamp_mtime`; whiteouts have time 0. Raises ArchiveRejected
     for files named `.wh.…`, which every reader of the layer would take for deletions, and for
     files that change while they are read, and before it writes more than `max_bytes`: a sparse file
@@ -54,7 +56,7 @@ def pack(
     size of files.
     """
     packing = _Packing(out, clamp_mtime, max_bytes)
-    for found in compare(upper_fd, base_fd, hidden=hidden):
+    for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
         packing.add(found)
     return packing.finish()
 

@@ -3,7 +3,9 @@
 The writable ("upper") folder is read raw, as overlayfs leaves it on disk; the image is the merged
 view of its layers, without the init layer. The order is that of a layer archive: a folder, the
 names deleted in it, then everything else in it, in byte order, depth first. Rules: BuildKit's
-`overlay.Changes` and continuity's `sameDirent`.
+`overlay.Changes` and continuity's `sameDirent`. Layers between the two, such as snapshots that a
+container began from, are read with the upper folder as if they were one: the topmost that has a
+name decides.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ class Difference:
 
     "same" is reported of folders, which may be parents of differences, and of files with more
     than one name in the upper folder: only linking a file brings it there with two.
-    `parent_fd` is the upper folder that holds it, until the next difference is asked for.
+    `parent_fd` is the folder that holds it, until the next difference is asked for: of the upper
+    folder, or of the layer between that decides.
     """
 
     path: bytes
@@ -81,14 +84,17 @@ class Difference:
         return self.path.rpartition(b"/")[2]
 
 
-def compare(upper_fd: int, base_fd: int, *, hidden: Sequence[bytes]) -> Iterator[Difference]:
+def compare(
+    upper_fd: int, base_fd: int, *, hidden: Sequence[bytes], between: Sequence[int] = ()
+) -> Iterator[Difference]:
     """Yield what differs between an upper folder and its base (-1: an image without layers).
 
-    `hidden` paths, and all below them, do not exist for the comparison. Raises ArchiveRejected
-    for an upper folder that this reads wrongly: one mounted with redirect_dir or metacopy on.
+    `between` are unpacked layers, topmost first, that count with the upper folder. `hidden` paths,
+    and all below them, do not exist for the comparison. Raises ArchiveRejected for an upper folder
+    that this reads wrongly: one mounted with redirect_dir or metacopy on.
     """
     comparison = _Comparison(frozenset(normalised(path) for path in hidden))
-    yield from comparison.run(upper_fd, base_fd)
+    yield from comparison.run([upper_fd, *between], base_fd)
 
 
 def inspect(parent_fd: int, name: bytes) -> FileInfo | None:
@@ -145,16 +151,29 @@ def _refuse_changed(fd: int, name: bytes, expected: os.stat_result) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
+class _Name:
+    """What the upper folders say of one name in a folder; the topmost that has it decides.
+
+    `holders` are those folders with it, topmost first: several only of a folder, whose files come
+    from all. `hides_base` when nothing of further layers shows below it.
+    """
+
+    info: FileInfo
+    holders: list[int]
+    hides_base: bool
+
+
+@dataclass(slots=True, kw_only=True)
 class _Frame:
     """A folder that is being compared."""
 
     path: bytes
-    upper_fd: int
+    upper_fds: list[int]
     base_fd: int
-    names: Iterator[tuple[bytes, FileInfo]]
+    names: Iterator[tuple[bytes, _Name]]
 
     def close(self) -> None:
-        for fd in (self.upper_fd, self.base_fd):
+        for fd in (*self.upper_fds, self.base_fd):
             if fd >= 0:
                 os.close(fd)
 
@@ -167,13 +186,14 @@ class _Comparison:
         self._hidden = hidden
         self._stack: list[_Frame] = []
 
-    def run(self, upper_fd: int, base_fd: int) -> Iterator[Difference]:
+    def run(self, upper_fds: list[int], base_fd: int) -> Iterator[Difference]:
+        root = _Name(info=inspect_open(upper_fds[0]), holders=upper_fds, hides_base=False)
         try:
-            yield from self._enter(ROOT, ROOT, upper_fd, base_fd)
+            yield from self._enter(ROOT, ROOT, root, base_fd)
             while self._stack:
                 frame = self._stack[-1]
-                for name, upper in frame.names:
-                    yield from self._visit(frame, name, upper)
+                for name, found in frame.names:
+                    yield from self._visit(frame, name, found)
                     if self._stack[-1] is not frame:
                         break
                 else:
@@ -182,36 +202,36 @@ class _Comparison:
             while self._stack:
                 self._stack.pop().close()
 
-    def _visit(self, frame: _Frame, name: bytes, upper: FileInfo) -> Iterator[Difference]:
-        path = frame.join(name)
+    def _visit(self, frame: _Frame, name: bytes, found: _Name) -> Iterator[Difference]:
+        path, upper = frame.join(name), found.info
         if upper.type == "dir":
-            yield from self._enter(path, name, frame.upper_fd, frame.base_fd)
+            yield from self._enter(path, name, found, frame.base_fd)
             return
         _refuse_foreign(path, upper)
+        parent_fd = found.holders[0]
         base = _base_info(frame.base_fd, name)
-        action = _action(frame, name, upper, base)
+        action = _action((parent_fd, frame.base_fd), name, upper, base)
         if action != "same" or upper.stat.st_nlink > 1:
-            yield Difference(
-                path=path, action=action, upper=upper, base=base, parent_fd=frame.upper_fd
-            )
+            yield Difference(path=path, action=action, upper=upper, base=base, parent_fd=parent_fd)
 
     def _enter(
-        self, path: bytes, name: bytes, upper_parent: int, base_parent: int
+        self, path: bytes, name: bytes, found: _Name, base_parent: int
     ) -> Iterator[Difference]:
         """Report a folder and what was deleted in it, and go on inside."""
         base = _base_info(base_parent, name)
-        frame = _Frame(path=path, upper_fd=-1, base_fd=-1, names=iter(()))
+        frame = _Frame(path=path, upper_fds=[], base_fd=-1, names=iter(()))
         self._stack.append(frame)
-        frame.upper_fd = os.open(name, FLAGS, dir_fd=upper_parent)
+        for holder in found.holders:
+            frame.upper_fds.append(os.open(name, FLAGS, dir_fd=holder))
         if base is not None and base.type == "dir":
             frame.base_fd = os.open(name, FLAGS, dir_fd=base_parent)
-        upper = inspect_open(frame.upper_fd)
+        upper, parent_fd = inspect_open(frame.upper_fds[0]), found.holders[0]
         _refuse_foreign(path, upper)
         action: Action = "added" if base is None else "modified"
         if base is not None and _is_same_inode(upper, base):
             action = "same"
-        yield Difference(path=path, action=action, upper=upper, base=base, parent_fd=upper_parent)
-        present, deleted = self._listing(frame, is_opaque=upper.private.get(b"opaque") == b"y")
+        yield Difference(path=path, action=action, upper=upper, base=base, parent_fd=parent_fd)
+        present, deleted = self._listing(frame, hides_base=found.hides_base)
         for each in deleted:
             gone = _base_info(frame.base_fd, each)
             if gone is not None:
@@ -220,30 +240,54 @@ class _Comparison:
                     action="deleted",
                     upper=None,
                     base=gone,
-                    parent_fd=frame.upper_fd,
+                    parent_fd=frame.upper_fds[0],
                 )
         frame.names = iter(present)
 
     def _listing(
-        self, frame: _Frame, *, is_opaque: bool
-    ) -> tuple[list[tuple[bytes, FileInfo]], list[bytes]]:
+        self, frame: _Frame, *, hides_base: bool
+    ) -> tuple[list[tuple[bytes, _Name]], list[bytes]]:
         """Return a folder's files and the names that are deleted in it, both in byte order."""
-        present: list[tuple[bytes, FileInfo]] = []
-        deleted: set[bytes] = set()
-        if is_opaque and frame.base_fd >= 0:
-            deleted.update(self._names(frame, frame.base_fd))
-        for name in self._names(frame, frame.upper_fd):
-            info = inspect(frame.upper_fd, name)
-            if info is None or info.is_whiteout:
-                deleted.add(name)
-            else:
-                deleted.discard(name)
-                present.append((name, info))
+        found: dict[bytes, _Name | None] = {}
+        for fd in frame.upper_fds:
+            for name in self._names(frame, fd):
+                found[name] = _seen_in(fd, name, found[name]) if name in found else _first(fd, name)
+        deleted = {name for name, seen in found.items() if seen is None}
+        if hides_base and frame.base_fd >= 0:
+            deleted.update(
+                name for name in self._names(frame, frame.base_fd) if not found.get(name)
+            )
+        present = [(name, seen) for name, seen in sorted(found.items()) if seen is not None]
         return present, sorted(deleted)
 
     def _names(self, frame: _Frame, fd: int) -> list[bytes]:
         names = sorted(os.fsencode(name) for name in os.listdir(fd))
         return [name for name in names if frame.join(name) not in self._hidden]
+
+
+def _first(fd: int, name: bytes) -> _Name | None:
+    """Return what the topmost folder with a name says of it; None where it is deleted."""
+    info = inspect(fd, name)
+    if info is None or info.is_whiteout:
+        return None
+    return _Name(info=info, holders=[fd], hides_base=_is_opaque(info))
+
+
+def _seen_in(fd: int, name: bytes, above: _Name | None) -> _Name | None:
+    """Return what is known of a name once a further folder, below the others, was looked at."""
+    if above is None or above.info.type != "dir" or above.hides_base:
+        return above
+    below = _first(fd, name)
+    if below is None or below.info.type != "dir":
+        above.hides_base = True
+    else:
+        above.holders.append(fd)
+        above.hides_base = below.hides_base
+    return above
+
+
+def _is_opaque(info: FileInfo) -> bool:
+    return info.private.get(b"opaque") == b"y"
 
 
 def _base_info(base_fd: int, name: bytes) -> FileInfo | None:
@@ -258,7 +302,9 @@ def _base_info(base_fd: int, name: bytes) -> FileInfo | None:
     return None if found is None or found.is_whiteout else found
 
 
-def _action(frame: _Frame, name: bytes, upper: FileInfo, base: FileInfo | None) -> Action:
+def _action(
+    folders: tuple[int, int], name: bytes, upper: FileInfo, base: FileInfo | None
+) -> Action:
     if base is None:
         return "added"
     if not _is_same_inode(upper, base) or upper.target != base.target:
@@ -271,7 +317,7 @@ def _action(frame: _Frame, name: bytes, upper: FileInfo, base: FileInfo | None) 
         return "modified"
     # Layers hold whole seconds: an equal time then proves nothing.
     is_exact = upper.stat.st_mtime_ns % 10**9 != 0
-    return "same" if is_exact or _is_same_content(frame, name, upper, base) else "modified"
+    return "same" if is_exact or _is_same_content(folders, name, upper, base) else "modified"
 
 
 def _is_same_inode(upper: FileInfo, base: FileInfo) -> bool:
@@ -289,9 +335,11 @@ def _kept(info: FileInfo) -> dict[bytes, bytes]:
     return {name: value for name, value in info.xattrs.items() if attributes.is_kept(name)}
 
 
-def _is_same_content(frame: _Frame, name: bytes, upper: FileInfo, base: FileInfo) -> bool:
-    ours = _filled(read_chunks(frame.upper_fd, name, upper.stat))
-    theirs = _filled(read_chunks(frame.base_fd, name, base.stat))
+def _is_same_content(
+    folders: tuple[int, int], name: bytes, upper: FileInfo, base: FileInfo
+) -> bool:
+    ours = _filled(read_chunks(folders[0], name, upper.stat))
+    theirs = _filled(read_chunks(folders[1], name, base.stat))
     return all(one == other for one, other in zip(ours, theirs, strict=True))
 
 
