@@ -223,7 +223,7 @@ class Engine:
         finally:
             protocol.close_all(trees)
         services = Services(
-            plan=partial(self._plan_on, built, name, options),
+            plan=partial(self._plan, built, name, options),
             open_trees=lambda plan: host_trees.open_trees(session, plan, options),
             may_limit=self._may_limit,
             fork=self._fork,
@@ -260,18 +260,6 @@ class Engine:
         if self.fork_listener is not None:
             self.fork_listener(container, forked)
         return forked
-
-    def _plan_on(
-        self,
-        built: BuiltImage,
-        name: str | None,
-        options: ContainerOptions,
-        extra_layers: Sequence[str],
-    ) -> Plan:
-        """Return the plan once all its layers are unpacked; raises LayerCorrupt for a lost one."""
-        for diff_id in extra_layers:
-            self.unpack(diff_id)
-        return self._plan(built, name, options, extra_layers)
 
     def _plan(
         self,
