@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, final
@@ -20,6 +21,8 @@ from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.locks import claim_file
 
 CHUNK_BYTES = 1 << 18
+HEAL = "pytest-rootfs fsck --repair, then build or import the image again"
+"""What to do about a damaged blob: while it is there, nothing sound takes its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,18 +70,32 @@ class Blobs:
                 f"blob {digest} is missing from the store", hint="build or import the image again"
             ) from error
 
+    @contextmanager
+    def verified(self, digest: str) -> Iterator[Verified]:
+        """Open a blob for reading whole; raises LayerCorrupt at the end unless it is sound.
+
+        What is read meanwhile is not yet known to be right: use it afterwards.
+        """
+        with self.open(digest) as file:
+            reader = Verified(file)
+            yield reader
+            while reader.read(CHUNK_BYTES):
+                pass
+        self._check(digest, reader.digest)
+
     def read_bytes(self, digest: str) -> bytes:
         """Return a whole, verified blob. For manifests and configs; layers are streamed."""
         with self.open(digest) as file:
             content = file.read()
-        found = "sha256:" + hashlib.sha256(content).hexdigest()
+        self._check(digest, "sha256:" + hashlib.sha256(content).hexdigest())
+        return content
+
+    @staticmethod
+    def _check(digest: str, found: str) -> None:
         if found != digest:
             raise LayerCorrupt(
-                f"blob {digest} is damaged",
-                detail=f"its content has the digest {found}",
-                hint=f"delete {self.path(digest)} and build or import the image again",
+                f"blob {digest} is damaged", detail=f"its content has the digest {found}", hint=HEAL
             )
-        return content
 
     def put(self, content: bytes, media_type: str, *, durable: bool = True) -> Descriptor:
         """Store `content`; idempotent."""
@@ -106,6 +123,28 @@ class Blobs:
 
 
 @final
+class Verified:
+    """A file that digests what is read from it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was read so far."""
+        return "sha256:" + self._hash.hexdigest()
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; none at the end."""
+        data = self._file.read(size)
+        self._hash.update(data)
+        self.size += len(data)
+        return data
+
+
+@final
 class BlobWriter:
     """A blob that is being written; hashes what passes through `write`."""
 
@@ -123,6 +162,16 @@ class BlobWriter:
     def __exit__(self, *exception: object) -> None:
         self.abort()
 
+    @property
+    def digest(self) -> str:
+        """The digest of what was written so far."""
+        return "sha256:" + self._hash.hexdigest()
+
+    @property
+    def size(self) -> int:
+        """How much was written so far."""
+        return self._size
+
     def write(self, data: bytes | memoryview) -> int:
         """Append `data` and return its length."""
         view = memoryview(data)
@@ -134,8 +183,7 @@ class BlobWriter:
 
     def commit(self, media_type: str) -> Descriptor:
         """Publish what was written through `write`."""
-        digest = "sha256:" + self._hash.hexdigest()
-        return self.adopt(digest=digest, size=self._size, media_type=media_type)
+        return self.adopt(digest=self.digest, size=self._size, media_type=media_type)
 
     def adopt(self, *, digest: str, size: int, media_type: str) -> Descriptor:
         """Publish what somebody else wrote to `fd` and digested while writing."""

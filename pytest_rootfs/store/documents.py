@@ -47,6 +47,8 @@ def parse_json(content: bytes, *, what: str) -> dict[str, Any]:
             object_pairs_hook=_without_duplicates,
             parse_constant=_refuse_constant,
         )
+        if b"\\u" in content:  # half a surrogate pair is no text, and could not be written again
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ArchiveRejected(f"{what} is not valid JSON", detail=str(error)) from error
     if not isinstance(value, dict):

@@ -1,13 +1,14 @@
 """Write an image of the store to a file or folder that other tools read.
 
 `oci` is an OCI image layout in a tar archive (skopeo `oci-archive:`), `docker` what `docker save`
-writes (`docker-archive:`, `docker load`), `dir` an OCI image layout as a folder (`oci:`). The
-result depends on the image and its name only, and appears complete or not at all.
+writes (`docker-archive:`, `docker load`), `dir` an OCI image layout as a folder (`oci:`). Blobs of
+OCI layouts are those of the store, so an imported image leaves with the digest it came with; an
+archive for docker holds uncompressed layers, as its config names them. The result depends on the
+image and its name only, and appears complete or not at all.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -16,12 +17,13 @@ from typing import BinaryIO, Literal
 
 from pytest_rootfs.errors import ImageError, LayerCorrupt
 from pytest_rootfs.settings import SOURCE_DATE_EPOCH
-from pytest_rootfs.store.blobs import CHUNK_BYTES, Descriptor
+from pytest_rootfs.store.blobs import CHUNK_BYTES, HEAL, Descriptor
 from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.documents import canonical_json
 from pytest_rootfs.store.entries import Entry
+from pytest_rootfs.store.imports import inflate
 from pytest_rootfs.store.manifests import StoredImage, read_image
-from pytest_rootfs.store.media_types import INDEX_TYPE, MANIFEST_TYPE, REF_NAME
+from pytest_rootfs.store.media_types import INDEX_TYPE, REF_NAME
 from pytest_rootfs.store.opening import LAYOUT
 from pytest_rootfs.store.store import Store
 from pytest_rootfs.store.tar_writer import TarWriter
@@ -73,36 +75,38 @@ def _write_oci_archive(store: Store, image: StoredImage, path: Path, name: str) 
         archive = _Archive(file)
         archive.add_folder("blobs")
         archive.add_folder("blobs/sha256")
-        for blob in _blobs(store, image):
+        for blob in _blobs(image):
             archive.add_blob(f"blobs/sha256/{hex_of(blob.digest)}", store, blob)
-        archive.add_file("index.json", _index(store, image, name))
+        archive.add_file("index.json", _index(image, name))
         archive.add_file("oci-layout", LAYOUT)
         archive.close()
 
 
 def _write_docker_archive(store: Store, image: StoredImage, path: Path, name: str) -> None:
     config = f"{hex_of(image.config_blob.digest)}.json"
+    pairs = zip(image.layers, image.diff_ids, strict=True)
+    layers = tuple(inflate(store, layer, diff_id) for layer, diff_id in pairs)
     manifest = {
         "Config": config,
-        "Layers": [f"{hex_of(layer.digest)}.tar" for layer in image.layers],
+        "Layers": [f"{hex_of(layer.digest)}.tar" for layer in layers],
         "RepoTags": [docker_name(name)] if name else [],
     }
     with path.open("wb") as file:
         archive = _Archive(file)
         archive.add_file("manifest.json", canonical_json([manifest]))
         archive.add_blob(config, store, image.config_blob)
-        for layer in _without_repeats(image.layers):
+        for layer in _without_repeats(layers):
             archive.add_blob(f"{hex_of(layer.digest)}.tar", store, layer)
         archive.close()
 
 
 def _write_folder(store: Store, image: StoredImage, path: Path, name: str) -> None:
     (path / "blobs" / "sha256").mkdir(parents=True)
-    for blob in _blobs(store, image):
+    for blob in _blobs(image):
         with (path / "blobs" / "sha256" / hex_of(blob.digest)).open("wb") as file:
             for chunk in _verified(store, blob):
                 file.write(chunk)
-    (path / "index.json").write_bytes(_index(store, image, name))
+    (path / "index.json").write_bytes(_index(image, name))
     (path / "oci-layout").write_bytes(LAYOUT)
 
 
@@ -130,9 +134,9 @@ class _Archive:
         self._tar.add(entry, content)
 
 
-def _blobs(store: Store, image: StoredImage) -> list[Descriptor]:
+def _blobs(image: StoredImage) -> list[Descriptor]:
     """Return every blob of an image once, in the order of digests."""
-    blobs = _without_repeats((_manifest(store, image), image.config_blob, *image.layers))
+    blobs = _without_repeats((_manifest(image), image.config_blob, *image.layers))
     return sorted(blobs, key=lambda blob: blob.digest)
 
 
@@ -140,13 +144,12 @@ def _without_repeats(blobs: tuple[Descriptor, ...]) -> list[Descriptor]:
     return list({blob.digest: blob for blob in blobs}.values())
 
 
-def _manifest(store: Store, image: StoredImage) -> Descriptor:
-    size = store.blobs.size(image.digest)
-    return Descriptor(digest=image.digest, size=size, media_type=MANIFEST_TYPE)
+def _manifest(image: StoredImage) -> Descriptor:
+    return Descriptor(digest=image.digest, size=image.size, media_type=image.media_type)
 
 
-def _index(store: Store, image: StoredImage, name: str) -> bytes:
-    manifest = _manifest(store, image).as_json()
+def _index(image: StoredImage, name: str) -> bytes:
+    manifest = _manifest(image).as_json()
     if name:
         manifest["annotations"] = {REF_NAME: name}
     return canonical_json({"manifests": [manifest], "mediaType": INDEX_TYPE, "schemaVersion": 2})
@@ -154,19 +157,12 @@ def _index(store: Store, image: StoredImage, name: str) -> bytes:
 
 def _verified(store: Store, blob: Descriptor) -> Iterator[bytes]:
     """Yield a blob's content; raise at its end unless it was what the digest says."""
-    digest = hashlib.sha256()
-    size = 0
-    with store.blobs.open(blob.digest) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-            if size > blob.size:
-                break
+    with store.blobs.verified(blob.digest) as file:
+        while (chunk := file.read(CHUNK_BYTES)) and file.size <= blob.size:
             yield chunk
-    if size != blob.size or digest.hexdigest() != hex_of(blob.digest):
+    if file.size != blob.size:
         raise LayerCorrupt(
-            f"blob {blob.digest} is damaged",
-            hint=f"delete {store.blobs.path(blob.digest)} and build or import the image again",
+            f"blob {blob.digest} has {file.size} bytes where {blob.size} were announced", hint=HEAL
         )
 
 

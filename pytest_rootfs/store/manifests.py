@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,34 +18,56 @@ from pytest_rootfs.settings import SOURCE_DATE_EPOCH
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.digests import is_digest
 from pytest_rootfs.store.documents import canonical_json, parse_json
-from pytest_rootfs.store.media_types import CONFIG_TYPE, MANIFEST_TYPE
+from pytest_rootfs.store.media_types import (
+    CONFIG_TYPE,
+    CONFIG_TYPES,
+    LAYER_TYPES,
+    MANIFEST_TYPE,
+    MANIFEST_TYPES,
+)
+from pytest_rootfs.store.platforms import platform
 from pytest_rootfs.store.store import Store
 
 CREATED = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(SOURCE_DATE_EPOCH))
 
-_LAYERS_MAX = 1000
+LAYERS_MAX = 1000
 _SIZE_MAX = 2**63 - 1
-_PLATFORMS: dict[str, tuple[str, str]] = {
-    "x86_64": ("amd64", ""),
-    "i686": ("386", ""),
-    "i586": ("386", ""),
-    "aarch64": ("arm64", "v8"),
-    "armv7l": ("arm", "v7"),
-    "armv6l": ("arm", "v6"),
-    "loongarch64": ("loong64", ""),
-}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A manifest, checked: what an image consists of. Layers are as they travel, bottom first."""
+
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """An image of the store. `config` is the whole config blob: `config`, `history`, `rootfs` …."""
+    """An image of the store. `config` is the whole config blob: `config`, `history`, `rootfs` ….
+
+    `layers` are the blobs that the manifest names, compressed or not; the uncompressed ones have
+    the names `diff_ids`.
+    """
 
     digest: str
+    size: int
+    media_type: str
     config_blob: Descriptor
     config: Mapping[str, Any]
     layers: tuple[Descriptor, ...]
     diff_ids: tuple[str, ...]
     annotations: Mapping[str, str]
+
+    @property
+    def history(self) -> tuple[Mapping[str, Any], ...]:
+        """Return how the image was made; a nameless step a layer when its history misses some."""
+        steps = self.config.get("history") or []
+        if sum(not step.get("empty_layer") for step in steps) == len(self.layers):
+            return tuple(steps)
+        return tuple(history_entry(f"layer {diff_id}") for diff_id in self.diff_ids)
 
 
 def history_entry(created_by: str, *, empty_layer: bool = False) -> dict[str, object]:
@@ -55,14 +76,6 @@ def history_entry(created_by: str, *, empty_layer: bool = False) -> dict[str, ob
     if empty_layer:
         entry["empty_layer"] = True
     return entry
-
-
-def platform() -> dict[str, str]:
-    """Return this machine as Go names it: `architecture`, `os` and, of ARM, `variant`."""
-    machine = os.uname().machine
-    architecture, variant = _PLATFORMS.get(machine, (machine, ""))
-    found = {"architecture": architecture, "os": "linux"}
-    return {**found, "variant": variant} if variant else found
 
 
 def write_image(
@@ -103,58 +116,102 @@ def read_image(store: Store, digest: str) -> StoredImage:
     Raises LayerCorrupt for a missing or damaged blob, ArchiveRejected for a document that is not
     what the image specification asks for.
     """
-    what = f"manifest {digest}"
-    manifest = parse_json(store.blobs.read_bytes(digest), what=what)
-    _check_manifest(manifest, what)
-    config_blob = _descriptor(manifest["config"], what)
-    layers = tuple(_descriptor(layer, what) for layer in manifest["layers"])
-    config = parse_json(
-        store.blobs.read_bytes(config_blob.digest), what=f"config {config_blob.digest}"
+    content = store.blobs.read_bytes(digest)
+    manifest = read_manifest(content, what=f"manifest {digest}")
+    config = read_config(store.blobs.read_bytes(manifest.config.digest), manifest)
+    return StoredImage(
+        digest=digest,
+        size=len(content),
+        media_type=manifest.media_type,
+        config_blob=manifest.config,
+        config=config,
+        layers=manifest.layers,
+        diff_ids=tuple(config["rootfs"]["diff_ids"]),
+        annotations=manifest.annotations,
     )
-    history = config.get("history", [])
+
+
+def read_manifest(content: bytes, *, what: str, media_type: str = "") -> Manifest:
+    """Return the manifest in `content`, which a descriptor has called a `media_type`."""
+    document = parse_json(content, what=what)
+    _check_manifest(document, what, media_type)
+    config = descriptor_of(document["config"], what)
+    if config.media_type not in CONFIG_TYPES:
+        raise ArchiveRejected(f"{what} is of no image: its config is a {config.media_type!r}")
+    layers = tuple(descriptor_of(layer, what) for layer in document["layers"])
+    for layer in layers:
+        if layer.media_type not in LAYER_TYPES:
+            raise ArchiveRejected(
+                f"{what} has the layer {layer.digest} of an unknown kind: {layer.media_type!r}"
+            )
+    return Manifest(
+        media_type=str(document.get("mediaType") or media_type or MANIFEST_TYPE),
+        config=config,
+        layers=layers,
+        annotations=_annotations(document, what),
+    )
+
+
+def read_config(content: bytes, manifest: Manifest) -> dict[str, Any]:
+    """Return the config in `content`, checked against its manifest."""
+    what = f"config {manifest.config.digest}"
+    config = parse_json(content, what=what)
+    history = config.get("history") or []
     if not isinstance(history, list) or not all(isinstance(each, dict) for each in history):
-        raise ArchiveRejected(f"config {config_blob.digest} has a history that is no list")
+        raise ArchiveRejected(f"{what} has a history that is no list")
+    diff_ids = diff_ids_of(config, what)
+    if len(diff_ids) != len(manifest.layers):
+        raise ArchiveRejected(
+            f"{what} has {len(diff_ids)} layers, its manifest {len(manifest.layers)}"
+        )
+    return config
+
+
+def diff_ids_of(config: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    """Return the digests of an image's uncompressed layers, bottom first."""
     rootfs = config.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(diff_ids, list) or not all(is_digest(each) for each in diff_ids):
-        raise ArchiveRejected(f"config {config_blob.digest} has no proper rootfs.diff_ids")
-    if len(diff_ids) != len(layers):
-        raise ArchiveRejected(f"{what} has {len(layers)} layers, its config {len(diff_ids)}")
-    return StoredImage(
-        digest=digest,
-        config_blob=config_blob,
-        config=config,
-        layers=layers,
-        diff_ids=tuple(diff_ids),
-        annotations=_annotations(manifest, what),
-    )
+        raise ArchiveRejected(f"{what} has no proper rootfs.diff_ids")
+    if len(diff_ids) > LAYERS_MAX:
+        raise ArchiveRejected(f"{what} has {len(diff_ids)} layers, the limit is {LAYERS_MAX}")
+    return tuple(diff_ids)
 
 
-def _check_manifest(manifest: Mapping[str, Any], what: str) -> None:
+def descriptor_of(value: object, what: str) -> Descriptor:
+    """Return a descriptor of a document, or refuse it; `what` names the document."""
+    if not isinstance(value, dict):
+        raise ArchiveRejected(f"{what} has a descriptor that is no object")
+    digest, size, media_type = (value.get(name) for name in ("digest", "size", "mediaType"))
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise ArchiveRejected(f"{what} has a descriptor with the digest {digest!r}")
+    if type(size) is not int or not 0 <= size <= _SIZE_MAX:
+        raise ArchiveRejected(f"{what} has a descriptor with the size {size!r}")
+    if not isinstance(media_type, str):
+        raise ArchiveRejected(f"{what} has a descriptor without a media type")
+    if "data" in value and not _is_content(value["data"], digest, size):
+        raise ArchiveRejected(f"{what} has a descriptor whose data is not {digest}")
+    return Descriptor(digest=digest, size=size, media_type=media_type)
+
+
+def _check_manifest(manifest: Mapping[str, Any], what: str, media_type: str) -> None:
     folded = [member.lower() for member in manifest]
+    found = manifest.get("mediaType", media_type or MANIFEST_TYPE)
     problem = ""
     if len(set(folded)) != len(folded) or ("manifests" in folded and "layers" in folded):
         problem = "can be read as two kinds of document"
     elif manifest.get("schemaVersion") != 2:
         problem = f"has the schema version {manifest.get('schemaVersion')!r}, not 2"
-    elif manifest.get("mediaType", MANIFEST_TYPE) != MANIFEST_TYPE:
-        problem = f"is a {manifest['mediaType']!r}, not an image manifest"
+    elif found not in MANIFEST_TYPES:
+        problem = f"is a {found!r}, not an image manifest"
+    elif media_type and found != media_type:
+        problem = f"is a {found!r}, and was announced as a {media_type!r}"
     elif not isinstance(manifest.get("layers"), list) or "config" not in manifest:
         problem = "has no layers or no config"
-    elif len(manifest["layers"]) > _LAYERS_MAX:
-        problem = f"has {len(manifest['layers'])} layers, the limit is {_LAYERS_MAX}"
+    elif len(manifest["layers"]) > LAYERS_MAX:
+        problem = f"has {len(manifest['layers'])} layers, the limit is {LAYERS_MAX}"
     if problem:
         raise ArchiveRejected(f"{what} {problem}")
-
-
-def _check_embedded(data: object, digest: str, size: int, what: str) -> None:
-    """Refuse a copy of the content that is not the content; it is not used in any case."""
-    try:
-        content = base64.b64decode(data if isinstance(data, str) else b"", validate=True)
-    except ValueError:
-        content = b""
-    if len(content) != size or "sha256:" + hashlib.sha256(content).hexdigest() != digest:
-        raise ArchiveRejected(f"{what} has a descriptor whose data is not {digest}")
 
 
 def _annotations(manifest: Mapping[str, Any], what: str) -> dict[str, str]:
@@ -166,17 +223,12 @@ def _annotations(manifest: Mapping[str, Any], what: str) -> dict[str, str]:
     return found
 
 
-def _descriptor(value: object, what: str) -> Descriptor:
-    """Return a descriptor of a manifest, or refuse it."""
-    if not isinstance(value, dict):
-        raise ArchiveRejected(f"{what} has a descriptor that is no object")
-    digest, size, media_type = (value.get(name) for name in ("digest", "size", "mediaType"))
-    if not isinstance(digest, str) or not is_digest(digest):
-        raise ArchiveRejected(f"{what} has a descriptor with the digest {digest!r}")
-    if type(size) is not int or not 0 <= size <= _SIZE_MAX:
-        raise ArchiveRejected(f"{what} has a descriptor with the size {size!r}")
-    if not isinstance(media_type, str):
-        raise ArchiveRejected(f"{what} has a descriptor without a media type")
-    if "data" in value:
-        _check_embedded(value["data"], digest, size, what)
-    return Descriptor(digest=digest, size=size, media_type=media_type)
+def _is_content(data: object, digest: str, size: int) -> bool:
+    """Tell whether a descriptor's `data`, in base64, is what the descriptor describes."""
+    try:
+        content = base64.b64decode(data, validate=True) if isinstance(data, str) else None
+    except ValueError:
+        return False
+    if content is None or len(content) != size:
+        return False
+    return "sha256:" + hashlib.sha256(content).hexdigest() == digest

@@ -6,11 +6,11 @@ from pytest_rootfs.store.exports import Format, export
 from pytest_rootfs.store.manifests import (
     StoredImage,
     history_entry,
-    platform,
     read_image,
     write_image,
 )
 from pytest_rootfs.store.media_types import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE
+from pytest_rootfs.store.platforms import platform
 
 __all__ = [
     "CONFIG_TYPE",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, final  # Any: decoded JSON only
 
 from pytest_rootfs.errors import LayerCorrupt
+from pytest_rootfs.store.blobs import HEAL
 from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.locks import claim_folder, fresh_name
 from pytest_rootfs.store.trees import remove_tree
@@ -65,7 +66,7 @@ class StagedLayer:
             raise LayerCorrupt(
                 f"layer {diff_id} is damaged",
                 detail=f"its content has the diffID {found}",
-                hint=f"delete {self._root}/blobs/sha256/{hex_of(diff_id)} and build again",
+                hint=HEAL,
             )
         text = json.dumps({**meta, "diff_id": diff_id, "boot_id": boot_id()}, sort_keys=True)
         (self._path / "meta.json").write_text(text + "\n")
