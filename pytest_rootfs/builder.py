@@ -13,22 +13,17 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from pytest_rootfs.errors import (
-    ArchiveRejected,
-    BuildFailed,
-    ImageError,
-    ImageNotFound,
-    RecipeError,
-)
+from pytest_rootfs.bases import find_base
+from pytest_rootfs.errors import BuildFailed, ImageError, RecipeError
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.built import BuiltImage, chain_id
-from pytest_rootfs.image.config import ImageConfig, config_from_oci
+from pytest_rootfs.image.config import ImageConfig
 from pytest_rootfs.image.description import HOST, SCRATCH
 from pytest_rootfs.image.index import ImageIndex, Row, row_of
 from pytest_rootfs.image.placing import place
@@ -72,8 +67,10 @@ class _Progress:
 
     layers: tuple[Descriptor, ...] = ()
     config: ImageConfig = field(default_factory=ImageConfig)
-    history: tuple[dict[str, object], ...] = ()
+    history: tuple[Mapping[str, object], ...] = ()
     is_host: bool = False
+    manifest: str = ""
+    """The manifest that says exactly this, if there is one: of an image as it was imported."""
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
@@ -86,7 +83,7 @@ class _Progress:
     def with_layer(self, step: Step, layer: Descriptor | None) -> _Progress:
         layers = self.layers if layer is None else (*self.layers, layer)
         past = oci.history_entry(step.shown(), empty_layer=layer is None)
-        return replace(self, layers=layers, history=(*self.history, past))
+        return replace(self, layers=layers, history=(*self.history, past), manifest="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +107,14 @@ class Builder:
         *,
         folders: Sequence[Path] = (),
         hook: Hook | None = None,
+        tell: Callable[[str], None] = _log.debug,
     ) -> None:
+        """Build in `store`; `tell` hears what a build waits for."""
         self._store = store
         self._session = session
         self._folders = tuple(folders)
         self._hook = hook
+        self._tell = tell
         self._memo: dict[Image, BuiltImage] = {}
         self._lock = threading.RLock()
         # What a command makes of the host's files today says nothing about tomorrow.
@@ -180,7 +180,7 @@ class Builder:
 
     def _built(self, image: Image, *, may_build: bool) -> BuiltImage:
         """Return a flattened image, step by step."""
-        progress = self._start(image)
+        progress = self._start(image, may_build=may_build)
         gatherer = Gatherer() if may_build else None
         for number, step in enumerate(image.steps, 1):
             try:
@@ -190,32 +190,14 @@ class Builder:
                 raise
         return self._finished(progress, image.name)
 
-    def _start(self, image: Image) -> _Progress:
+    def _start(self, image: Image, *, may_build: bool) -> _Progress:
         if image.reference in (SCRATCH, HOST):
             return _Progress(is_host=image.reference == HOST)
-        if not self._store.blobs.has(image.reference):
-            raise ImageNotFound(
-                f"no image has the digest {image.reference}",
-                detail=f"looked in the store {self._store.root}",
-                hint="see what is there: pytest-rootfs images",
-            )
-        return self._stored(image.reference)
-
-    def _stored(self, digest: str) -> _Progress:
-        manifest = oci.read_image(self._store, digest)
-        if manifest.diff_ids != tuple(layer.digest for layer in manifest.layers):
-            raise ImageError(
-                f"image {digest} has compressed layers, which this version cannot read",
-                hint="import it uncompressed",
-            )
-        try:
-            config = config_from_oci(manifest.config.get("config"))
-        except ValueError as error:
-            raise ArchiveRejected(f"config of image {digest}: {error}") from error
+        base = find_base(self._store, image.reference, may_import=may_build, tell=self._tell)
+        if base is None:
+            raise _NotBuilt
         return _Progress(
-            layers=manifest.layers,
-            config=config,
-            history=tuple(manifest.config.get("history", ())),
+            layers=base.layers, config=base.config, history=base.history, manifest=base.manifest
         )
 
     def _after(self, progress: _Progress, step: Step, gatherer: Gatherer | None) -> _Progress:
@@ -326,7 +308,7 @@ class Builder:
         remembered = self._store.cache.get(_hash("rows", diff_id))
         if remembered is not None:
             return [tuple(row) for row in json.loads(str(remembered["rows"]))]
-        with self._store.blobs.open(diff_id) as file:
+        with self._store.blobs.verified(diff_id) as file:
             rows = [_row_of_archive(entry) for entry, _ in read_entries(file)]
         self._put_rows(diff_id, rows)
         return rows
@@ -338,13 +320,13 @@ class Builder:
     def _locked(self, key: str, step: Step) -> AbstractContextManager[None]:
         return self._store.lock(
             f"step-{key}",
-            waiting=lambda holder: _log.debug("waiting for %s: %s", holder, step.shown()),
+            waiting=lambda holder: self._tell(f"waiting for {holder}, to build {step.shown()}"),
         )
 
     def _finished(self, progress: _Progress, name: str) -> BuiltImage:
         return BuiltImage(
             name=name,
-            digest=self._manifest_digest(progress),
+            digest=progress.manifest or self._manifest_digest(progress),
             chain_id=progress.chain_id,
             layers=progress.diff_ids,
             config=progress.config,

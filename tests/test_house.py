@@ -31,6 +31,7 @@ LAYERS = [  # lowest first; a module imports from layers below its own, and from
     {"kernel"},
     {"changeset", "snapshots", "textdiff", "options"},
     {"image", "store", "runtime"},
+    {"bases"},
     {"builder", "commits"},
     {"rw_layers", "build_steps", "unpacking"},
     {"engine"},

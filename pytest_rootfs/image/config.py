@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from pytest_rootfs.image.steps import ConfigStep
+
+_OURS = ("Cmd", "Entrypoint", "Env", "Labels", "User", "WorkingDir")
+_EMPTY: tuple[object, ...] = (None, False, "", [], {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
     """Carry the run-time defaults of an image, as an OCI image config names them.
 
-    `env` holds `"K=V"` strings in the order in which they were first set.
+    `env` holds `"K=V"` strings in the order in which they were first set. `others` are fields of
+    a foreign image that mean nothing to us (`ExposedPorts`, `StopSignal` …), as JSON: images that
+    are built upon it keep them.
     """
 
     env: tuple[str, ...] = ()
@@ -20,6 +26,7 @@ class ImageConfig:
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    others: tuple[tuple[str, str], ...] = ()
 
     def after(self, step: ConfigStep) -> ImageConfig:
         """Return the config as it is after one more step."""
@@ -47,7 +54,8 @@ class ImageConfig:
             "User": self.user,
             "WorkingDir": self.working_dir,
         }
-        return {key: value for key, value in fields.items() if value}
+        others = {key: json.loads(text) for key, text in self.others}
+        return {**others, **{key: value for key, value in fields.items() if value}}
 
 
 def config_from_oci(fields: object) -> ImageConfig:
@@ -69,6 +77,11 @@ def config_from_oci(fields: object) -> ImageConfig:
         entrypoint=_strings(fields, "Entrypoint"),
         cmd=_strings(fields, "Cmd"),
         labels=tuple(sorted(labels.items())),
+        others=tuple(
+            (key, json.dumps(value, sort_keys=True))
+            for key, value in sorted(fields.items())
+            if key not in _OURS and value not in _EMPTY
+        ),
     )
 
 

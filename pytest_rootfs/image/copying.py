@@ -62,7 +62,7 @@ class _Walk:
             return
         folder_fd = os.open(source, _FOLDER_FLAGS)
         try:
-            yield self._folder("")
+            yield self._folder("", status)
             yield from self._below(folder_fd, source, "")
         finally:
             os.close(folder_fd)
@@ -85,19 +85,19 @@ class _Walk:
                 continue
             inner_fd = _open_folder(name, folder_fd, path)
             try:
-                yield self._folder(rel_path)
+                yield self._folder(rel_path, status)
                 yield from self._below(inner_fd, path, rel_path)
             finally:
                 os.close(inner_fd)
 
-    def _folder(self, rel_path: str) -> TreeEntry:
-        mode = self._step.mode
-        if mode is not None:
-            mode |= (mode & 0o444) >> 2  # a folder without execute cannot be entered
+    def _folder(self, rel_path: str, status: os.stat_result) -> TreeEntry:
+        mode = 0o755 if self._step.mode is None else self._step.mode
+        if self._step.keeps_modes:
+            mode = stat.S_IMODE(status.st_mode)
         return TreeEntry(
             path=os.fsencode(rel_path),
             kind="dir",
-            mode=0o755 if mode is None else mode,
+            mode=mode | (mode & 0o444) >> 2,  # a folder without execute cannot be entered
             owner=self._step.owner,
         )
 
@@ -114,7 +114,9 @@ class _Walk:
             what = _SPECIAL.get(stat.S_IFMT(status.st_mode), "a device")
             raise RecipeError(f"cannot copy {path}: it is {what}", hint="leave it out with ignore=")
         mode = self._step.mode
-        if mode is None:
+        if self._step.keeps_modes:
+            mode = stat.S_IMODE(status.st_mode)
+        elif mode is None:
             mode = 0o755 if status.st_mode & 0o100 else 0o644
         return file_entry(os.fsencode(rel_path), path, mode=mode, owner=self._step.owner)
 

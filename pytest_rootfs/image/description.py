@@ -23,6 +23,8 @@ from pytest_rootfs.image.steps import (
 
 SCRATCH = "scratch:"
 HOST = "host:"
+FOREIGN_SCHEMES = ("oci", "oci-archive", "docker-archive", "dir")
+"""What is read from a path outside of the store."""
 
 StrPath = str | os.PathLike[str]
 Owner = str | int | tuple[int, int] | None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any  # keyword arguments read from a file are checked by the verbs that get them
 
 from pytest_rootfs.errors import RecipeError
-from pytest_rootfs.image.description import Image
+from pytest_rootfs.image.description import FOREIGN_SCHEMES, Image
 from pytest_rootfs.image.steps import AppletsStep, LayoutStep, ProgramsStep, checked_words
 
 TOP_KEYS = ("from", "description", "step")
@@ -41,7 +41,7 @@ def read_recipe(path: Path) -> Image:
     """
     table = _parsed(path)
     try:
-        image = _start(table)
+        image = _start(table, path.parent)
     except RecipeError as error:
         raise _located(error, f"recipe {path}") from error
     for number, step in enumerate(table.get("step", []), 1):
@@ -68,7 +68,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _start(table: Mapping[str, object]) -> Image:
+def _start(table: Mapping[str, object], folder: Path) -> Image:
     _check_known(table, TOP_KEYS)
     start = table.get("from")
     if not isinstance(start, str) or not start:
@@ -78,6 +78,9 @@ def _start(table: Mapping[str, object]) -> Image:
         )
     if not isinstance(table.get("step", []), list):
         raise RecipeError("`step` is not a list of tables", hint="begin each with [[step]]")
+    scheme, colon, rest = start.partition(":")
+    if colon and rest and scheme in FOREIGN_SCHEMES:
+        start = f"{scheme}:{os.path.join(folder, rest)}"
     return Image(start)
 
 

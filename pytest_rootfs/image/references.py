@@ -1,13 +1,15 @@
 """Turn the name of an image into a description that starts at something real.
 
 Order: a scheme, a recipe of the project, a tag of the store, a recipe that is shipped. A result
-starts at `scratch:`, at `host:`, or at a manifest of the store (`sha256:…`).
+starts at `scratch:`, at `host:`, at a manifest of the store (`sha256:…`), or at an image outside of
+it (`oci:/…`), with an absolute path.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +17,13 @@ from pathlib import Path
 from typing import Protocol
 
 from pytest_rootfs.errors import ArchiveRejected, ImageError, ImageNotFound, RecipeError
-from pytest_rootfs.image.description import HOST, SCRATCH, Image
+from pytest_rootfs.image.description import FOREIGN_SCHEMES, HOST, SCRATCH, Image
 from pytest_rootfs.image.recipes import read_recipe
+from pytest_rootfs.image.steps import CopyStep
 
 MANIFEST = re.compile(r"sha256:[0-9a-f]{64}")
-LATER_SCHEMES = ("oci", "oci-archive", "docker-archive", "dir", "registry")
+LATER_SCHEMES = ("registry",)
+SCHEMES = ("host", "scratch", *FOREIGN_SCHEMES, *LATER_SCHEMES)
 BUILT_IN = {"scratch": Image.scratch(), "host": Image.host()}
 # Names of files below the folder, with room for the suffix; nothing hidden, nothing above it.
 _RECIPE_NAME = re.compile(r"\w[\w.+-]{0,49}(/\w[\w.+-]{0,49}){0,9}")
@@ -70,7 +74,14 @@ def flatten(
 
 def is_real(image: Image) -> bool:
     """Tell whether an image starts at something that needs no further look-up."""
-    return image.reference in (SCRATCH, HOST) or bool(MANIFEST.fullmatch(image.reference))
+    real = image.reference in (SCRATCH, HOST) or bool(MANIFEST.fullmatch(image.reference))
+    return real or is_foreign(image.reference)
+
+
+def is_foreign(reference: str) -> bool:
+    """Tell whether a reference leads to a folder or archive outside of the store."""
+    scheme, _, rest = reference.partition(":")
+    return scheme in FOREIGN_SCHEMES and rest.startswith("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,7 @@ class _Resolver:
         if MANIFEST.fullmatch(reference):
             return Image(reference, title=reference[:19])
         scheme, colon, rest = reference.partition(":")
-        if colon and (scheme in ("host", "scratch") or scheme in LATER_SCHEMES):
+        if colon and scheme in SCHEMES:
             return _from_scheme(scheme, rest)
         if recipe := self._recipe(reference, self.folders, stack):
             return self.flatten(read_recipe(recipe), (*stack, recipe))
@@ -169,10 +180,29 @@ def _from_scheme(scheme: str, rest: str) -> Image:
                 hint=f"write {scheme}: alone, and .copy() what you need",
             )
         return BUILT_IN[scheme]
+    if scheme in FOREIGN_SCHEMES:
+        return _from_path(scheme, rest)
     raise ImageError(
         f"image {scheme}:{rest}: this version cannot read images from `{scheme}:` yet",
         hint="use minimal, busybox, host or scratch, or a recipe of your own on top of one of them",
     )
+
+
+def _from_path(scheme: str, rest: str) -> Image:
+    """Return the image at a path; a relative one starts at the current directory."""
+    if not rest:
+        raise ImageError(f"image {scheme}: has no path", hint=f"write {scheme}:PATH")
+    path, title = os.path.abspath(rest), f"{scheme}:{rest}"
+    if scheme == "dir" and not _holds_image(path):
+        tree = CopyStep(source=path, target="/", keeps_modes=True)
+        return Image(SCRATCH, steps=(tree,), title=title, titled_steps=1)
+    return Image(f"{scheme}:{path}", title=title)
+
+
+def _holds_image(folder: str) -> bool:
+    """Tell whether a folder is an image's parts, and not the files of its root."""
+    names = ("oci-layout",), ("version", "manifest.json")
+    return any(all(os.path.isfile(os.path.join(folder, x)) for x in each) for each in names)
 
 
 def check_tag(name: str) -> None:
@@ -183,7 +213,7 @@ def check_tag(name: str) -> None:
             hint="choose a name such as app, team/app or app:1.0",
         )
     scheme = name.partition(":")[0] if ":" in name else ""
-    if scheme in ("host", "scratch", "sha256", *LATER_SCHEMES):
+    if scheme in ("sha256", *SCHEMES):
         raise ImageError(
             f"{name!r} cannot be a tag: `{scheme}:` is read as the kind of a reference",
             hint="choose a name such as app or app:1",

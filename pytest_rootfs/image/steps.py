@@ -32,6 +32,7 @@ class CopyStep:
     mode: int | None = None
     owner: tuple[int, int] = (0, 0)
     ignore: tuple[str, ...] = ()
+    keeps_modes: bool = False
 
     verb = "copy"
 

@@ -10,6 +10,7 @@ import pytest
 from pytest_rootfs.errors import ImageError, ImageNotFound, RecipeError
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.references import resolve
+from pytest_rootfs.image.steps import CopyStep
 
 DIGEST = "sha256:" + "5" * 64
 
@@ -139,12 +140,47 @@ def test_odd_name_is_merely_unknown(store: Tags, tmp_path: Path, reference: str)
         resolve(reference, store=store, folders=[tmp_path / "inner"])
 
 
-@pytest.mark.parametrize("scheme", ["oci", "oci-archive", "docker-archive", "dir", "registry"])
-def test_later_scheme_says_so(store: Tags, scheme: str) -> None:
-    with pytest.raises(ImageError, match=f"cannot read images from `{scheme}:` yet") as caught:
-        resolve(f"{scheme}:x", store=store, folders=[])
+def test_later_scheme_says_so(store: Tags) -> None:
+    with pytest.raises(ImageError, match="cannot read images from `registry:` yet") as caught:
+        resolve("registry:x", store=store, folders=[])
 
     assert "use minimal" in caught.value.hint
+
+
+@pytest.mark.parametrize("scheme", ["oci", "oci-archive", "docker-archive", "dir"])
+def test_path_starts_at_current_folder(
+    store: Tags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "oci-layout").touch()
+    monkeypatch.chdir(tmp_path)
+
+    image = resolve(f"{scheme}:x", store=store, folders=[])
+
+    assert (image.reference, image.steps) == (f"{scheme}:{tmp_path}/x", ())
+    assert image.name == f"{scheme}:x"
+
+
+def test_path_in_recipe_starts_at_its_folder(store: Tags, tmp_path: Path) -> None:
+    write(tmp_path, "app", "oci:base:1.0")
+
+    image = resolve("app", store=store, folders=[tmp_path])
+
+    assert image.reference == f"oci:{tmp_path}/base:1.0"
+
+
+def test_plain_folder_is_one_copy(store: Tags, tmp_path: Path) -> None:
+    image = resolve(f"dir:{tmp_path}", store=store, folders=[])
+
+    step = CopyStep(source=str(tmp_path), target="/", keeps_modes=True)
+    assert image == Image("scratch:", steps=(step,))
+    assert image.name == f"dir:{tmp_path}"
+
+
+@pytest.mark.parametrize("scheme", ["oci", "dir"])
+def test_scheme_needs_a_path(store: Tags, scheme: str) -> None:
+    with pytest.raises(ImageError, match=f"image {scheme}: has no path"):
+        resolve(f"{scheme}:", store=store, folders=[])
 
 
 def test_nothing_follows_host(store: Tags) -> None:
