@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, final
 
-from pytest_rootfs.errors import LayerCorrupt
+from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.locks import claim_file
 
@@ -78,10 +78,13 @@ class Blobs:
         """
         with self.open(digest) as file:
             reader = Verified(file)
-            yield reader
-            while reader.read(CHUNK_BYTES):
-                pass
-        self._check(digest, reader.digest)
+            try:
+                yield reader
+            except ArchiveRejected:
+                # What cannot be read may be damaged, which then is what there is to say.
+                self._check(digest, reader.finish())
+                raise
+            self._check(digest, reader.finish())
 
     def read_bytes(self, digest: str) -> bytes:
         """Return a whole, verified blob. For manifests and configs; layers are streamed."""
@@ -142,6 +145,12 @@ class Verified:
         self._hash.update(data)
         self.size += len(data)
         return data
+
+    def finish(self) -> str:
+        """Read to the end and return the digest."""
+        while self.read(CHUNK_BYTES):
+            pass
+        return self.digest
 
 
 @final

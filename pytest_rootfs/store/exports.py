@@ -21,7 +21,7 @@ from pytest_rootfs.store.blobs import CHUNK_BYTES, HEAL, Descriptor
 from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.documents import canonical_json
 from pytest_rootfs.store.entries import Entry
-from pytest_rootfs.store.imports import inflate
+from pytest_rootfs.store.imports import Progress, Silence, inflate
 from pytest_rootfs.store.manifests import StoredImage, read_image
 from pytest_rootfs.store.media_types import INDEX_TYPE, REF_NAME
 from pytest_rootfs.store.opening import LAYOUT
@@ -42,6 +42,7 @@ def export(
     *,
     format: Format = "oci",  # noqa: A002  the public name
     name: str = "",
+    progress: Progress | None = None,
 ) -> None:
     """Write the image `manifest_digest` to `path`; every blob is verified on the way.
 
@@ -49,7 +50,7 @@ def export(
     cannot be written, LayerCorrupt for a damaged blob.
     """
     image = read_image(store, manifest_digest)
-    writers: dict[Format, Callable[[Store, StoredImage, Path, str], None]] = {
+    writers: dict[Format, Callable[[_Reading, StoredImage, Path, str], None]] = {
         "oci": _write_oci_archive,
         "docker": _write_docker_archive,
         "dir": _write_folder,
@@ -59,7 +60,7 @@ def export(
     written = path.parent / f".{path.name[:200]}.{os.urandom(4).hex()}"
     try:
         try:
-            writers[format](store, image, written, name)
+            writers[format](_Reading(store, progress or Silence()), image, written, name)
             os.rename(written, path)
         except BaseException:
             remove_tree(written)
@@ -70,41 +71,63 @@ def export(
         ) from error
 
 
-def _write_oci_archive(store: Store, image: StoredImage, path: Path, name: str) -> None:
+class _Reading:
+    """The blobs that are exported, and who is told of it."""
+
+    def __init__(self, store: Store, progress: Progress) -> None:
+        self.store = store
+        self.progress = progress
+
+    def content(self, blob: Descriptor) -> Iterator[bytes]:
+        """Yield a blob's content; raise at its end unless it was what the digest says."""
+        self.progress.layer(blob.digest, size=blob.size, is_known=False)
+        with self.store.blobs.verified(blob.digest) as file:
+            while (chunk := file.read(CHUNK_BYTES)) and file.size <= blob.size:
+                self.progress.advance(len(chunk))
+                yield chunk
+        if file.size != blob.size:
+            raise LayerCorrupt(
+                f"blob {blob.digest} has {file.size} bytes where {blob.size} were announced",
+                hint=HEAL,
+            )
+
+
+def _write_oci_archive(reading: _Reading, image: StoredImage, path: Path, name: str) -> None:
     with path.open("wb") as file:
         archive = _Archive(file)
         archive.add_folder("blobs")
         archive.add_folder("blobs/sha256")
-        for blob in _blobs(image):
-            archive.add_blob(f"blobs/sha256/{hex_of(blob.digest)}", store, blob)
+        for blob in _blobs(reading, image):
+            archive.add_blob(f"blobs/sha256/{hex_of(blob.digest)}", reading, blob)
         archive.add_file("index.json", _index(image, name))
         archive.add_file("oci-layout", LAYOUT)
         archive.close()
 
 
-def _write_docker_archive(store: Store, image: StoredImage, path: Path, name: str) -> None:
+def _write_docker_archive(reading: _Reading, image: StoredImage, path: Path, name: str) -> None:
     config = f"{hex_of(image.config_blob.digest)}.json"
     pairs = zip(image.layers, image.diff_ids, strict=True)
-    layers = tuple(inflate(store, layer, diff_id) for layer, diff_id in pairs)
+    layers = tuple(inflate(reading.store, layer, diff_id) for layer, diff_id in pairs)
     manifest = {
         "Config": config,
         "Layers": [f"{hex_of(layer.digest)}.tar" for layer in layers],
         "RepoTags": [docker_name(name)] if name else [],
     }
+    reading.progress.begin(len(layers))
     with path.open("wb") as file:
         archive = _Archive(file)
         archive.add_file("manifest.json", canonical_json([manifest]))
-        archive.add_blob(config, store, image.config_blob)
+        archive.add_blob(config, reading, image.config_blob)
         for layer in _without_repeats(layers):
-            archive.add_blob(f"{hex_of(layer.digest)}.tar", store, layer)
+            archive.add_blob(f"{hex_of(layer.digest)}.tar", reading, layer)
         archive.close()
 
 
-def _write_folder(store: Store, image: StoredImage, path: Path, name: str) -> None:
+def _write_folder(reading: _Reading, image: StoredImage, path: Path, name: str) -> None:
     (path / "blobs" / "sha256").mkdir(parents=True)
-    for blob in _blobs(image):
+    for blob in _blobs(reading, image):
         with (path / "blobs" / "sha256" / hex_of(blob.digest)).open("wb") as file:
-            for chunk in _verified(store, blob):
+            for chunk in reading.content(blob):
                 file.write(chunk)
     (path / "index.json").write_bytes(_index(image, name))
     (path / "oci-layout").write_bytes(LAYOUT)
@@ -124,8 +147,8 @@ class _Archive:
     def add_file(self, name: str, content: bytes) -> None:
         self._add(name, len(content), iter([content]))
 
-    def add_blob(self, name: str, store: Store, blob: Descriptor) -> None:
-        self._add(name, blob.size, _verified(store, blob))
+    def add_blob(self, name: str, reading: _Reading, blob: Descriptor) -> None:
+        self._add(name, blob.size, reading.content(blob))
 
     def _add(self, name: str, size: int, content: Iterator[bytes]) -> None:
         entry = Entry(
@@ -134,8 +157,9 @@ class _Archive:
         self._tar.add(entry, content)
 
 
-def _blobs(image: StoredImage) -> list[Descriptor]:
+def _blobs(reading: _Reading, image: StoredImage) -> list[Descriptor]:
     """Return every blob of an image once, in the order of digests."""
+    reading.progress.begin(len(image.layers))
     blobs = _without_repeats((_manifest(image), image.config_blob, *image.layers))
     return sorted(blobs, key=lambda blob: blob.digest)
 
@@ -153,17 +177,6 @@ def _index(image: StoredImage, name: str) -> bytes:
     if name:
         manifest["annotations"] = {REF_NAME: name}
     return canonical_json({"manifests": [manifest], "mediaType": INDEX_TYPE, "schemaVersion": 2})
-
-
-def _verified(store: Store, blob: Descriptor) -> Iterator[bytes]:
-    """Yield a blob's content; raise at its end unless it was what the digest says."""
-    with store.blobs.verified(blob.digest) as file:
-        while (chunk := file.read(CHUNK_BYTES)) and file.size <= blob.size:
-            yield chunk
-    if file.size != blob.size:
-        raise LayerCorrupt(
-            f"blob {blob.digest} has {file.size} bytes where {blob.size} were announced", hint=HEAL
-        )
 
 
 def docker_name(name: str) -> str:

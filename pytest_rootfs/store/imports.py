@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from pytest_rootfs.errors import ArchiveRejected, ImageError, LayerCorrupt
@@ -31,29 +32,29 @@ _SETTLED_S = 1.0
 
 
 class Progress(Protocol):
-    """Who is told how an import gets on."""
+    """Who is told how a copy of layers gets on."""
 
     def begin(self, layers: int) -> None:
         """Say how many layers there are."""
 
-    def layer(self, diff_id: str, *, is_known: bool) -> None:
-        """Say which comes next, and whether the store has it."""
+    def layer(self, digest: str, *, size: int | None, is_known: bool) -> None:
+        """Say which comes next, how large it is, and whether it need not be copied."""
 
     def advance(self, size: int) -> None:
         """Say that more bytes of it were read."""
 
 
-class _Silence:
+class Silence:
     """Nobody is told."""
 
     def begin(self, layers: int) -> None:
-        pass
+        """Say nothing."""
 
-    def layer(self, diff_id: str, *, is_known: bool) -> None:
-        pass
+    def layer(self, digest: str, *, size: int | None, is_known: bool) -> None:
+        """Say nothing."""
 
     def advance(self, size: int) -> None:
-        pass
+        """Say nothing."""
 
 
 def import_image(
@@ -74,7 +75,7 @@ def import_image(
         return Descriptor(digest=digest, size=stored.size, media_type=stored.media_type)
     try:
         with open_source(source, tmp=store.root / "tmp") as image:
-            manifest = _Import(store, progress or _Silence(), waiting).image(image)
+            manifest = _Import(store, progress or Silence(), waiting).image(image)
     except OSError as error:
         place = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
         raise ImageError(
@@ -100,7 +101,7 @@ def inflate(
     store: Store, layer: Descriptor, diff_id: str, *, waiting: Waiting | None = None
 ) -> Descriptor:
     """Return the uncompressed form of a layer of the store, made if it is missing."""
-    return _Import(store, _Silence(), waiting).inflated(layer, diff_id)
+    return _Import(store, Silence(), waiting).inflated(layer, diff_id)
 
 
 class _Import:
@@ -132,7 +133,7 @@ class _Import:
         """Return a layer's uncompressed form, made of the compressed one if it is missing."""
         blobs = self._store.blobs
         if not blobs.has(diff_id):
-            with self._store.lock(f"blob-{diff_id}", waiting=self._waiting):
+            with self._locked(diff_id, "decompresses"):
                 if not blobs.has(diff_id):
                     with blobs.open(layer.digest) as file:
                         self._write(file, diff_id, f"layer {layer.digest}")
@@ -141,12 +142,13 @@ class _Import:
     def _layer(self, layer: ForeignLayer) -> Descriptor:
         blobs = self._store.blobs
         is_known = blobs.has(layer.diff_id) and (layer.blob is None or blobs.has(layer.blob.digest))
-        self._progress.layer(layer.diff_id, is_known=is_known)
+        size = None if layer.blob is None else layer.blob.size
+        self._progress.layer(layer.diff_id, size=size, is_known=is_known)
         if layer.blob is not None:
             self._copy(layer, layer.blob)
             return self.inflated(layer.blob, layer.diff_id)
         if not is_known:
-            with self._store.lock(f"blob-{layer.diff_id}", waiting=self._waiting):
+            with self._locked(layer.diff_id, "imports"):
                 if not blobs.has(layer.diff_id):
                     what = f"layer {layer.diff_id}"
                     file = layer.open()
@@ -161,7 +163,7 @@ class _Import:
         """Take a blob as it is; it has no name before its size and digest are right."""
         if self._has(blob):
             return
-        with self._store.lock(f"blob-{blob.digest}", waiting=self._waiting):
+        with self._locked(blob.digest, "imports"):
             if self._has(blob):
                 return
             file = layer.open()
@@ -174,6 +176,10 @@ class _Import:
                     writer.commit(blob.media_type)
             finally:
                 file.close()
+
+    def _locked(self, digest: str, does: str) -> AbstractContextManager[None]:
+        doing = f"{does} layer {digest}"
+        return self._store.lock(f"blob-{digest}", doing=doing, waiting=self._waiting)
 
     def _has(self, blob: Descriptor) -> bool:
         """Tell whether a blob is here, and not torn by a crash of the machine."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 Waiting = Callable[[str], None]
 
+TELL_AFTER_S = 2.0
+"""How long a wait may last before the one who waits is told for whom."""
 _LABEL_BYTES = 200
 
 
@@ -23,7 +26,7 @@ _LABEL_BYTES = 200
 def locked(
     path: Path, *, shared: bool = False, label: str = "", waiting: Waiting | None = None
 ) -> Iterator[None]:
-    """Hold the lock file `path` (created if missing); `waiting` is told once who has it.
+    """Hold the lock file `path` (created if missing); `waiting` is told who has it after 2 s.
 
     Not re-entrant: a second `locked` of the same name in one thread waits for itself.
     """
@@ -115,9 +118,33 @@ def _flock(fd: int, mode: int, waiting: Waiting | None) -> None:
     try:
         fcntl.flock(fd, mode | fcntl.LOCK_NB)
     except BlockingIOError:
-        if waiting is not None:
-            waiting(_holder(fd))
-        fcntl.flock(fd, mode)
+        if waiting is None:
+            fcntl.flock(fd, mode)
+        else:
+            _wait(fd, mode, waiting)
+
+
+def _wait(fd: int, mode: int, waiting: Waiting) -> None:
+    """Wait for a lock in a thread, so that this one can tell of it, and be interrupted."""
+    failures: list[OSError] = []
+    ours_fd = os.dup(fd)  # the caller may give up and close its own; the lock goes with the last
+
+    def take() -> None:
+        try:
+            fcntl.flock(ours_fd, mode)
+        except OSError as error:
+            failures.append(error)
+        finally:
+            os.close(ours_fd)
+
+    taker = threading.Thread(target=take, name="rootfs-lock", daemon=True)
+    taker.start()
+    taker.join(TELL_AFTER_S)
+    if taker.is_alive():
+        waiting(_holder(fd))
+        taker.join()
+    if failures:
+        raise failures[0]
 
 
 def _holder(fd: int) -> str:
@@ -126,7 +153,8 @@ def _holder(fd: int) -> str:
 
 def _sign(fd: int, label: str) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    text = f"pid {os.getpid()}" + (f" ({worker})" if worker else "") + (f": {label}" * bool(label))
+    who = f"pid {os.getpid()}" + (f" ({worker})" if worker else "")
+    text = f"{who}, which {label}" if label else who
     # Padded, not truncated first: ext4 flushes a file to disk that was emptied and written anew.
     label_bytes = text.encode()[:_LABEL_BYTES].ljust(_LABEL_BYTES)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_rootfs.store.exports import Format, export
+from pytest_rootfs.store.imports import Progress
 from pytest_rootfs.store.manifests import (
     StoredImage,
     history_entry,
@@ -17,6 +18,7 @@ __all__ = [
     "LAYER_TYPE",
     "MANIFEST_TYPE",
     "Format",
+    "Progress",
     "StoredImage",
     "export",
     "history_entry",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any  # decoded JSON only
 from urllib.parse import quote, unquote
 
-from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.store.blobs import Blobs
+from pytest_rootfs.store.digests import is_digest
 from pytest_rootfs.store.documents import canonical_json, parse_json, write_atomically
-from pytest_rootfs.store.locks import locked
+from pytest_rootfs.store.locks import is_no_room, locked
 from pytest_rootfs.store.media_types import INDEX_TYPE, MANIFEST_TYPE, REF_NAME
 
 __all__ = ["MANIFEST_TYPE", "Refs"]
@@ -60,8 +62,29 @@ class Refs:
         """Return every name with its digest, sorted by name."""
         return {str(ref["name"]): str(ref["digest"]) for ref in self._documents()}
 
+    def catch_up(self) -> None:
+        """Write `index.json` anew if somebody was killed between a name and the index."""
+        try:
+            named = os.stat(self._root / "refs").st_mtime_ns
+            if named >= os.stat(self._root / "index.json").st_mtime_ns:
+                self.write_index()
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+
+    def write_index(self) -> None:
+        """Write `index.json` anew."""
+        with self._locked():
+            self._write_index()
+
+    def is_indexed(self) -> bool:
+        """Tell whether `index.json` lists the names as they are."""
+        with self._locked():
+            path = self._root / "index.json"
+            return path.exists() and path.read_bytes() == self._index()
+
     def _locked(self) -> AbstractContextManager[None]:
-        return locked(self._root / "locks" / "index.lock", label="index.json")
+        return locked(self._root / "locks" / "index.lock", label="writes index.json")
 
     def _path(self, name: str) -> Path:
         quoted = quote(name, safe="@+=,:")
@@ -73,19 +96,20 @@ class Refs:
 
     def _read(self, path: Path) -> str | None:
         try:
-            return str(parse_json(path.read_bytes(), what=f"ref {unquote(path.name)}")["digest"])
+            return str(read_ref(path)["digest"])
         except FileNotFoundError:
             return None
 
     def _documents(self) -> Iterator[dict[str, object]]:
-        for name in sorted(os.listdir(self._root / "refs")):
-            try:
-                content = (self._root / "refs" / name).read_bytes()
-            except FileNotFoundError:
-                continue
-            yield parse_json(content, what=f"ref {unquote(name)}")
+        """Yield what sound refs say: a damaged one is told when it is asked for, and by fsck."""
+        for path in sorted((self._root / "refs").iterdir()):
+            with suppress(FileNotFoundError, LayerCorrupt):
+                yield read_ref(path)
 
     def _write_index(self) -> None:
+        write_atomically(self._root / "index.json", self._index(), tmp=self._root / "tmp")
+
+    def _index(self) -> bytes:
         manifests = [
             {
                 "annotations": {REF_NAME: ref["name"]},
@@ -95,5 +119,24 @@ class Refs:
             }
             for ref in self._documents()
         ]
-        index = {"manifests": manifests, "mediaType": INDEX_TYPE, "schemaVersion": 2}
-        write_atomically(self._root / "index.json", canonical_json(index), tmp=self._root / "tmp")
+        return canonical_json({"manifests": manifests, "mediaType": INDEX_TYPE, "schemaVersion": 2})
+
+
+def read_ref(path: Path) -> dict[str, Any]:
+    """Return what a ref's file says; raises LayerCorrupt unless that is what we write."""
+    name = unquote(path.name)
+    content = path.read_bytes()
+    try:
+        ref = parse_json(content, what=f"ref {name!r}")
+    except ArchiveRejected as error:
+        raise _damaged(name, error.what) from error
+    if not is_digest(ref.get("digest")) or ref.get("name") != name:
+        raise _damaged(name, "it names no image")
+    if not isinstance(ref.get("mediaType"), str) or type(ref.get("size")) is not int:
+        raise _damaged(name, "it describes no manifest")
+    return ref
+
+
+def _damaged(name: str, detail: str) -> LayerCorrupt:
+    hint = "pytest-rootfs fsck --repair, then build or import the image again"
+    return LayerCorrupt(f"the name {name!r} of an image is damaged", detail=detail, hint=hint)

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, final  # Any: decoded JSON only
 
@@ -72,7 +72,9 @@ class Store:
                 f"the store cannot be in {root}: {reason}",
                 hint=probes.repair_of(error),
             ) from error
-        return cls(root)
+        store = cls(root)
+        store.refs.catch_up()
+        return store
 
     def __enter__(self) -> Store:
         """Close on exit."""
@@ -98,15 +100,20 @@ class Store:
         """The folder of kept failures; digests named in `*/failure.json` are never collected."""
         return self.root / "failures"
 
-    def lock(self, name: str, *, waiting: Waiting | None = None) -> AbstractContextManager[None]:
+    def lock(
+        self, name: str, *, doing: str = "", waiting: Waiting | None = None
+    ) -> AbstractContextManager[None]:
         """Hold the lock `name` (`layer-<hex>`, `step-<key>`) for a `with` block.
 
         One holder at a time over all threads, processes and sessions. `waiting` is called once,
-        with who holds it (`pid 123 (gw3): step-…`), before this waits. Check again whether the
-        work is still to be done after it is held. Not re-entrant.
+        with who holds it and what it does (`pid 123 (gw3), which unpacks layer …`, from its
+        `doing`), when this has waited for 2 s. Check again whether the work is still to be done
+        after it is held. Not re-entrant.
         """
         file = re.sub(r"[^A-Za-z0-9._-]", "-", name)[:200]
-        return locked(self.root / "locks" / f"{file}.lock", label=name, waiting=waiting)
+        return locked(
+            self.root / "locks" / f"{file}.lock", label=doing or f"holds {name}", waiting=waiting
+        )
 
     def lease(self) -> Lease:
         """Return a new lease: what it holds is not collected until it is closed or we die."""
@@ -149,6 +156,8 @@ class Store:
         if not is_whole(path):
             return False
         self._trusted.add((idmap, diff_id))
+        with suppress(OSError):  # when it was last used, for collections that must choose
+            os.utime(self._layers(idmap) / hex_of(diff_id) / "meta.json")
         return True
 
     def layer_meta(self, idmap: str, diff_id: str) -> dict[str, Any]:

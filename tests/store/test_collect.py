@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 
 from archives import archive, file, folder
+from foreign_images import Layout, digest_of, layer
 
 from pytest_rootfs.store import oci
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.collect import gc
+from pytest_rootfs.store.digests import hex_of
+from pytest_rootfs.store.imports import import_image, inflate
 from pytest_rootfs.store.locks import claim_file, claim_folder
+from pytest_rootfs.store.manifests import read_image
+from pytest_rootfs.store.sources import parse_source
 from pytest_rootfs.store.store import Store
 
 
@@ -146,3 +152,59 @@ def test_lock_files_go_but_locks_hold(store: Store) -> None:
         left = sorted(os.listdir(store.root / "locks"))
 
     assert left == ["gc.lock", "held.lock"]
+
+
+def test_store_shrinks_to_its_size(store: Store, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    for name in ("old", "new"):
+        layout.add([layer(name)], name=name)
+        image = import_image(store, parse_source(f"oci:{layout.path}:{name}"))
+        store.refs.set(name, image.digest)
+        with store.stage_layer("u", None) as staged:
+            staged.publish(digest_of(layer(name)), {"size": 1 << 20})
+    os.utime(store.root / "layers/u" / hex_of(digest_of(layer("old"))) / "meta.json", (0, 0))
+    store.close()
+
+    collected = gc(store, size_bytes=3 << 19)
+
+    assert (collected.layers, collected.blobs, collected.results) == (1, 0, 0)
+    assert not store.has_layer("u", digest_of(layer("old")))
+    assert store.has_layer("u", digest_of(layer("new")))
+
+
+def test_uncompressed_copies_are_made_again(store: Store, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    layout.add([layer("a")])
+    store.refs.set("app", import_image(store, parse_source(f"oci:{layout.path}")).digest)
+    store.close()
+
+    collected = gc(store, size_bytes=1)
+
+    (travels,) = read_image(store, store.refs.get("app") or "").layers
+    assert (collected.blobs, collected.results) == (1, 0)
+    assert collected.size_bytes and collected.size_bytes > 1  # the image has a name
+    assert not store.blobs.has(digest_of(layer("a")))
+    assert inflate(store, travels, digest_of(layer("a"))).size == len(layer("a"))
+
+
+def test_shrinking_spares_what_is_used(store: Store) -> None:
+    _, unpacked = image(store, "a")  # and held by the open store
+
+    with Store.open(store.root) as other:
+        collected = gc(other, size_bytes=1)
+
+    assert (collected.layers, collected.blobs) == (0, 0)
+    assert store.has_layer("u", unpacked.digest)
+
+
+def test_oldest_results_go_first(store: Store) -> None:
+    for number, key in enumerate(("1" * 64, "2" * 64, "3" * 64)):
+        big = store.blobs.put(os.urandom(200_000), oci.LAYER_TYPE)
+        store.cache.put(key, {"layer": big.digest})
+        os.utime(store.root / "cache" / key[:2] / f"{key}.json", (number, time.time() - 9 + number))
+    store.close()
+
+    collected = gc(store, size_bytes=450_000)
+
+    assert (collected.results, collected.blobs) == (1, 1)
+    assert not (store.root / "cache/11" / f"{'1' * 64}.json").exists()

@@ -49,7 +49,7 @@ def test_whole_stream_is_read(stream: bytes, content: bytes) -> None:
 def test_members_split_anywhere(piece: int, member: bytes) -> None:
     class Dribble(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
-            return super().read(piece)
+            return super().read(min(piece, size or 0))
 
     found = b"".join(decompressed(Dribble(member * 2 + bytes(9)), what="layer x"))
 
@@ -59,7 +59,7 @@ def test_members_split_anywhere(piece: int, member: bytes) -> None:
 @pytest.mark.parametrize("stream", [GZIP, ZSTD, SKIPPABLE])
 def test_every_truncation_is_refused(stream: bytes) -> None:
     for length in range(4, len(stream)):
-        with pytest.raises(ArchiveRejected, match="layer x is refused: its .* is cut off"):
+        with pytest.raises(ArchiveRejected, match=r"layer x is refused: its .* is cut off"):
             read(stream[:length])
 
 
@@ -83,20 +83,19 @@ def test_huge_window_is_refused() -> None:
     stream = zstd.ZstdCompressor(options={window: 30})
     frame = stream.compress(b"x" * 5000) + stream.flush()
 
-    with pytest.raises(ArchiveRejected, match="is damaged: .*requires too much memory"):
+    with pytest.raises(ArchiveRejected, match=r"is damaged: .*requires too much memory"):
         read(frame)
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress, bytes])
 def test_bomb_stops_at_its_limit(compress: type[bytes]) -> None:
-    stream = compress(bytes(20 << 20))
-    got = 0
+    stream = io.BytesIO(compress(bytes(20 << 20)))
+    out = io.BytesIO()
 
     with pytest.raises(ArchiveRejected, match="holds more than 1048576 bytes"):
-        for chunk in decompressed(io.BytesIO(stream), what="layer x", limit=1 << 20):
-            got += len(chunk)
+        out.writelines(decompressed(stream, what="layer x", limit=1 << 20))
 
-    assert got <= (1 << 20) + CHUNK_BYTES
+    assert out.tell() <= (1 << 20) + CHUNK_BYTES
 
 
 def test_bomb_stops_by_its_ratio(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,7 @@ def test_unknown_layer_type_is_refused(store: Store, layout: Layout) -> None:
     blob = layout.blob(LAYERS[0], f"{LAYER}+encrypted")
     layout.add(LAYERS[:1], blobs=[blob])
 
-    with pytest.raises(ArchiveRejected, match="of an unknown kind: .*encrypted"):
+    with pytest.raises(ArchiveRejected, match=r"of an unknown kind: .*encrypted"):
         imported(store, f"oci:{layout.path}")
 
 
@@ -429,7 +429,7 @@ def test_links_stay_in_the_archive(store: Store, tmp_path: Path, target: str) ->
     names = ["x/layer.tar", "1/layer.tar"]
     path = docker_archive(tmp_path / "x.tar", LAYERS, names=names, extra=[link])
 
-    with pytest.raises(LayerCorrupt, match='is incomplete: it has no "x/layer.tar"'):
+    with pytest.raises(LayerCorrupt, match=r'is incomplete: it has no "x/layer.tar"'):
         imported(store, f"docker-archive:{path}")
 
 
@@ -471,7 +471,7 @@ def test_archive_cut_short_is_refused(store: Store, tmp_path: Path) -> None:
     path = docker_archive(tmp_path / "x.tar", LAYERS)
     os.truncate(path, 3000)
 
-    with pytest.raises(ArchiveRejected, match="cannot be read as an archive: .*cut off"):
+    with pytest.raises(ArchiveRejected, match=r"cannot be read as an archive: .*cut off"):
         imported(store, f"docker-archive:{path}")
 
 
@@ -487,7 +487,7 @@ def test_archive_cut_short_is_refused(store: Store, tmp_path: Path) -> None:
         ("oci:/dev/null", ArchiveRejected, "is neither a file nor a folder"),
     ],
 )
-def test_wrong_place_is_told(  # noqa: PLR0917  a table's columns
+def test_wrong_place_is_told(
     store: Store,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -593,8 +593,8 @@ def test_progress_hears_of_every_layer(store: Store, layout: Layout) -> None:
         def begin(self, layers: int) -> None:
             heard.append(layers)
 
-        def layer(self, diff_id: str, *, is_known: bool) -> None:
-            heard.append((diff_id, is_known))
+        def layer(self, digest: str, *, size: int | None, is_known: bool) -> None:
+            heard.append((digest, size, is_known))
 
         def advance(self, size: int) -> None:
             heard.append(size)
@@ -604,8 +604,8 @@ def test_progress_hears_of_every_layer(store: Store, layout: Layout) -> None:
 
     ids = [digest_of(each) for each in LAYERS]
     sizes = [each["size"] for each in json.loads(layout.file(row["digest"]).read_bytes())["layers"]]
-    first = [2, (ids[0], False), sizes[0], (ids[1], False), sizes[1]]
-    assert heard == [*first, 2, (ids[0], True), (ids[1], True)]
+    first = [2, (ids[0], sizes[0], False), sizes[0], (ids[1], sizes[1], False), sizes[1]]
+    assert heard == [*first, 2, (ids[0], sizes[0], True), (ids[1], sizes[1], True)]
 
 
 def test_types_of_docker_are_known(store: Store, layout: Layout) -> None:

@@ -18,6 +18,7 @@ from namespaced import in_user_namespace
 
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.store import locks
 from pytest_rootfs.store.collect import gc
 from pytest_rootfs.store.probes import StoreUnusable
 from pytest_rootfs.store.staged import layer_rel
@@ -138,7 +139,8 @@ def test_full_store_can_be_collected(tmp_path: Path) -> None:
     assert in_user_namespace(job) == 1
 
 
-def test_lock_names_its_holder_to_waiter(store: Store) -> None:
+def test_lock_names_its_holder_to_waiter(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "TELL_AFTER_S", 0.01)
     told: list[str] = []
     waits, order = threading.Event(), []
 
@@ -151,14 +153,33 @@ def test_lock_names_its_holder_to_waiter(store: Store) -> None:
             order.append("waiter")
 
     thread = threading.Thread(target=wait)
-    with store.lock("layer-x"):
+    with store.lock("layer-x", doing="unpacks layer x"):
         thread.start()
         assert waits.wait(10)
         order.append("holder")
     thread.join()
 
     assert order == ["holder", "waiter"]
-    assert told[0].startswith(f"pid {os.getpid()}") and told[0].endswith("layer-x")
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    who = f"pid {os.getpid()}" + (f" ({worker})" if worker else "")
+    assert told == [f"{who}, which unpacks layer x"]
+
+
+def test_short_wait_is_not_told(store: Store) -> None:
+    told: list[str] = []
+    order: list[str] = []
+
+    def wait() -> None:
+        with store.lock("x", waiting=told.append):
+            order.append("waiter")
+
+    thread = threading.Thread(target=wait)
+    with store.lock("x"):
+        thread.start()
+        order.append("holder")
+    thread.join()
+
+    assert (told, order) == ([], ["holder", "waiter"])
 
 
 def test_lock_dies_with_its_process(store: Store) -> None:

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 from archives import archive, file, folder
+from features import needs
+from foreign_images import Layout, layer
 
 import pytest_rootfs
 from pytest_rootfs.store import oci
+from pytest_rootfs.store.checks import fsck
 from pytest_rootfs.store.collect import gc
 from pytest_rootfs.store.store import Store
 
 SOURCE = str(Path(pytest_rootfs.__file__).parents[1])
+SUPPORT = str(Path(__file__).parents[1] / "support")
 PRELUDE = """
 import os, pathlib, signal, sys
 sys.path.insert(0, sys.argv[1])
@@ -91,6 +95,133 @@ def test_collection_storm_breaks_no_build(store: Store) -> None:
         assert store.has_layer("u", layer.digest)
     assert len(os.listdir(store.root / "blobs" / "sha256")) == 9
     assert os.listdir(store.root / "tmp") == []
+
+
+BUILD_RECIPE = """
+sys.path.insert(0, sys.argv[3])
+from building import Session
+from pytest_rootfs.builder import Builder
+from pytest_rootfs.image import Image
+class Noted(Session):
+    def run_step(self, base, step):
+        print("built", end=" ", flush=True)
+        return super().run_step(base, step)
+builder = Builder(store, Noted(store))
+print("ready", flush=True)
+sys.stdin.readline()
+print(builder.build(Image.scratch().file("/a", "a").run("one").file("/b", "b").run("two")).digest)
+"""
+IMPORT = """
+from pytest_rootfs.store import imports
+from pytest_rootfs.store.sources import parse_source
+write = imports._Import._write
+def noted(*words):
+    print("decompressed", end=" ", flush=True)
+    return write(*words)
+imports._Import._write = noted
+print("ready", flush=True)
+sys.stdin.readline()
+print(imports.import_image(store, parse_source(f"oci:{sys.argv[3]}")).digest)
+"""
+
+
+def run_together(program: str, count: int, store: Store, *args: object) -> list[str]:
+    """Run a program many times at once, from the moment when all are ready."""
+    processes = [started(program, store, *args) for _ in range(count)]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return outputs(processes)
+
+
+@pytest.mark.slow
+def test_sixteen_processes_build_one_recipe_once(store: Store) -> None:
+    found = run_together(BUILD_RECIPE, 16, store, SUPPORT)
+
+    words = " ".join(found).split()
+    assert words.count("built") == 2
+    assert len({word for word in words if word != "built"}) == 1
+
+
+@pytest.mark.slow
+def test_sixteen_processes_import_one_image_once(store: Store, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    digest = layout.add([layer("a"), layer("b"), layer("c")])["digest"]
+
+    found = run_together(IMPORT, 16, store, layout.path)
+
+    words = " ".join(found).split()
+    assert sorted(words) == ["decompressed"] * 3 + [digest] * 16
+    assert fsck(store).problems == ()
+    assert os.listdir(store.root / "tmp") == []
+
+
+@pytest.mark.slow
+def test_collection_storm_breaks_no_import(store: Store, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    digest = layout.add([layer("a"), layer("b")])["digest"]
+    program = IMPORT.replace("import_image(store", "import_image(Store.open(store.root)") + (
+        "store.refs.set(sys.argv[4], imports.import_image(store, parse_source("
+        'f"oci:{sys.argv[3]}")).digest)\n'
+    )
+    processes = [started(program, store, layout.path, f"app-{number}") for number in range(4)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+    while any(process.poll() is None for process in processes):
+        gc(store, retention_s=-1, size_bytes=1)
+    outputs(processes)
+
+    assert store.refs.list() == {f"app-{number}": digest for number in range(4)}
+    assert fsck(store).problems == ()
+
+
+@needs("userns")
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [4096 * pages for pages in range(12, 40, 4)])
+def test_full_disk_publishes_nothing_half(tmp_path: Path, size: int) -> None:
+    layout = Layout(tmp_path / "layout")
+    big = os.urandom(40_000).hex().encode()
+    layout.add([archive(folder("."), file("f", big))])
+    (tmp_path / "disk").mkdir()
+    fill = """
+import errno, os, pathlib, publishing, sys
+from pytest_rootfs.errors import RootfsError
+from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.store.checks import fsck
+from pytest_rootfs.store.store import Store
+root = pathlib.Path(sys.argv[3], "store")
+try:
+    publishing.publish_everything(root, sys.argv[4])
+except RootfsError as error:
+    assert "No space left" in error.what and "pytest-rootfs gc" in error.hint, error
+    print("full")
+except OSError as error:
+    assert error.errno == errno.ENOSPC
+    print("full")
+with Store.open(root) as store:
+    assert fsck(store).problems == (), fsck(store).problems
+    assert os.listdir(root / "tmp") == []
+"""
+    mount = f'mount -t tmpfs -o size={size} tmpfs {tmp_path}/disk && exec "$@"'
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    prelude = "import sys; sys.path[:0] = sys.argv[1:3]"
+    words = [SUPPORT, SOURCE, str(tmp_path / "disk"), str(layout.path)]
+
+    done = subprocess.run(
+        [*unshare, sys.executable, "-I", "-c", prelude + fill, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "full\n"), done.stderr
 
 
 KILLED = f"""

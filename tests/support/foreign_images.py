@@ -56,9 +56,11 @@ class Layout:
         }
 
     def file(self, digest: str) -> Path:
+        """Return where a blob is."""
         return self.path / "blobs" / "sha256" / digest.partition(":")[2]
 
     def document(self, value: object, media_type: str, **more: object) -> Json:
+        """Write a JSON document and return its descriptor."""
         return self.blob(json.dumps(value).encode(), media_type, **more)
 
     def add(
@@ -100,6 +102,7 @@ class Layout:
         return row
 
     def write_index(self, **more: object) -> None:
+        """Write the list of images, or what else it is to be."""
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": self.rows, **more}
         (self.path / "index.json").write_text(json.dumps(index))
 
