@@ -67,17 +67,16 @@ def _imported(
     if not may_import:
         return imports.find_imported(store, source)
 
-    def waiting(holder: str) -> None:
-        tell(f"waiting for {holder}, to import {source}")
-
-    return imports.import_image(store, source, waiting=waiting).digest
+    return imports.import_image(
+        store, source, waiting=lambda holder: tell(f"waiting for {holder}")
+    ).digest
 
 
 def _uncompressed(
     store: Store, image: StoredImage, tell: Callable[[str], None]
 ) -> tuple[Descriptor, ...]:
     def waiting(holder: str) -> None:
-        tell(f"waiting for {holder}, to decompress a layer of image {image.digest}")
+        tell(f"waiting for {holder}")
 
     pairs = zip(image.layers, image.diff_ids, strict=True)
     return tuple(

@@ -107,13 +107,18 @@ class Builder:
         *,
         folders: Sequence[Path] = (),
         hook: Hook | None = None,
+        base: Path | None = None,
         tell: Callable[[str], None] = _log.debug,
     ) -> None:
-        """Build in `store`; `tell` hears what a build waits for."""
+        """Build in `store`; relative paths of images start at `base`.
+
+        `tell` hears what a build waits for.
+        """
         self._store = store
         self._session = session
         self._folders = tuple(folders)
         self._hook = hook
+        self._base = base
         self._tell = tell
         self._memo: dict[Image, BuiltImage] = {}
         self._lock = threading.RLock()
@@ -158,10 +163,19 @@ class Builder:
         image: Image | BuiltImage | str,
         path: Path | str,
         format: oci.Format = "oci",  # noqa: A002  the public name
+        *,
+        progress: oci.Progress | None = None,
     ) -> None:
         """Write an image to an archive for podman, docker and skopeo, or to a folder ("dir")."""
         built = self._portable(image, "exported")
-        oci.export(self._store, built.digest, Path(path), format=format, name=built.name)
+        oci.export(
+            self._store,
+            built.digest,
+            Path(path),
+            format=format,
+            name=built.name,
+            progress=progress,
+        )
 
     def _portable(self, image: Image | BuiltImage | str, what: str) -> BuiltImage:
         built = image if isinstance(image, BuiltImage) else self.build(image)
@@ -174,7 +188,9 @@ class Builder:
 
     def _remembered(self, image: Image, *, may_build: bool) -> BuiltImage:
         if image not in self._memo:
-            flat = flatten(image, store=self._store, folders=self._folders, hook=self._hook)
+            flat = flatten(
+                image, store=self._store, folders=self._folders, hook=self._hook, base=self._base
+            )
             self._memo[image] = self._built(flat, may_build=may_build)
         return replace(self._memo[image], name=image.name)
 
@@ -320,7 +336,8 @@ class Builder:
     def _locked(self, key: str, step: Step) -> AbstractContextManager[None]:
         return self._store.lock(
             f"step-{key}",
-            waiting=lambda holder: self._tell(f"waiting for {holder}, to build {step.shown()}"),
+            doing=f"builds {step.shown()}",
+            waiting=lambda holder: self._tell(f"waiting for {holder}"),
         )
 
     def _finished(self, progress: _Progress, name: str) -> BuiltImage:

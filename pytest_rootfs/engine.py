@@ -7,6 +7,7 @@ their containers are dead and the next `start` begins with new ones.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ from pytest_rootfs.rw_layers import RwLayer, Services
 from pytest_rootfs.store.store import Store
 from pytest_rootfs.unpacking import Unpacker
 
+_log = logging.getLogger(__name__)
+
 RESOLV_CONF_BYTES = 65536
 KEPT_PLANS = 256
 _CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids", "disk": "disk"}
@@ -47,6 +50,9 @@ class EngineSettings:
     image_folders: tuple[Path, ...] = ()
     resolve_hook: Callable[[str], Image | None] | None = None
     """Asked first what a reference means; None from it means that others decide."""
+
+    base: Path | None = None
+    """Where relative paths of images (`oci:build/app`) start; None is the current directory."""
 
     makes_ahead: bool = True
     """Whether the next container is made while a test runs; never on a single core."""
@@ -65,14 +71,24 @@ class HostFacts:
 class Engine:
     """Starts containers. Safe to use from several threads; close it when done."""
 
-    def __init__(self, settings: EngineSettings, *, warn: Callable[[str], None]) -> None:
-        """Start nothing yet. `warn` hears, once each, of limits that are not enforced."""
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        warn: Callable[[str], None],
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """Start nothing yet. `warn` hears, once each, of limits that are not enforced.
+
+        `tell` hears of whom a start has been waiting for; without it that is logged.
+        """
         self.settings = settings
         self.containers: list[Container] = []
         self.use_listener: Callable[[Container], None] | None = None
         self.fork_listener: Callable[[Container, Container], None] | None = None
         """Hears of a container and of the one that was forked from it."""
         self._warn = warn
+        self.tell: Callable[[str], None] = tell or _log.debug
         self._warned: set[str] = set()
         self._store: Store | None = None
         self._builder: Builder | None = None
@@ -100,6 +116,8 @@ class Engine:
                     BuildSteps(self),
                     folders=self.settings.image_folders,
                     hook=self.settings.resolve_hook,
+                    base=self.settings.base,
+                    tell=self.tell,
                 )
             return self._builder
 
@@ -151,6 +169,7 @@ class Engine:
             store=self.store,
             folders=settings.image_folders,
             hook=settings.resolve_hook,
+            base=settings.base,
         )
 
     def start(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -254,12 +255,21 @@ class Session:
             limits=self.settings.limits,
             image_folders=self.settings.image_folders,
             resolve_hook=self._ask_hook if self._hears("pytest_rootfs_resolve_image") else None,
+            base=self._config.rootpath,
             makes_ahead=self.settings.makes_ahead,
         )
-        engine = Engine(settings, warn=self._warn)
+        engine = Engine(settings, warn=self._warn, tell=self._say)
         engine.use_listener = self.used
         engine.fork_listener = self.forked
         return engine
+
+    def _say(self, text: str) -> None:
+        """Tell the user at once, past what captures output; workers of xdist share our terminal."""
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        shown = capture.global_and_fixture_disabled() if capture else nullcontext()
+        with shown:
+            sys.stderr.write(f"rootfs: {text}\n")
+            sys.stderr.flush()
 
     def _ask_hook(self, reference: str) -> Image | None:
         from pytest_rootfs.errors import ImageError, RootfsError  # noqa: PLC0415  rare: a hook

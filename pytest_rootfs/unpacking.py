@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pytest_rootfs.errors import ArchiveRejected
@@ -33,6 +33,10 @@ class Home(Protocol):
     @property
     def session(self) -> Session:
         """The running session, whose jobs write files of any owner."""
+
+    @property
+    def tell(self) -> Callable[[str], None]:
+        """Who hears of whom an unpacking waits for."""
 
 
 class Unpacker:
@@ -73,7 +77,11 @@ class Unpacker:
         """Unpack a layer over others (topmost first); one process at a time does it."""
         home = self._home
         store, key = home.store, home.ids.key
-        with store.lock(f"layer-{key}-{diff_id}"):
+        with store.lock(
+            f"layer-{key}-{diff_id}",
+            doing=f"unpacks layer {diff_id}",
+            waiting=lambda holder: home.tell(f"waiting for {holder}"),
+        ):
             known = self._name_of(diff_id, chain)
             if known is not None:
                 return known

@@ -46,7 +46,7 @@ def open_engine(args: argparse.Namespace) -> Iterator[Engine]:
         limits="strict",
         image_folders=find_project(Path.cwd()).image_folders,
     )
-    engine = Engine(settings, warn=note)
+    engine = Engine(settings, warn=note, tell=note)
     try:
         yield engine
     finally:

@@ -55,21 +55,33 @@ class HasTags(Protocol):
 
 
 def resolve(
-    reference: str, *, store: HasTags, folders: Sequence[Path], hook: Hook | None = None
+    reference: str,
+    *,
+    store: HasTags,
+    folders: Sequence[Path],
+    hook: Hook | None = None,
+    base: Path | None = None,
 ) -> Image:
     """Return the image that a reference names, with all steps down to something real.
+
+    A relative path (`oci:build/app`) starts at `base`, else at the current directory.
 
     Raises `ImageNotFound` with near matches and where was looked, `ImageError` for a source that
     this version cannot read, `RecipeError` for a bad recipe.
     """
-    return _Resolver(store, tuple(folders), hook).resolve(reference)
+    return _Resolver(store, tuple(folders), hook, base or Path()).resolve(reference)
 
 
 def flatten(
-    image: Image, *, store: HasTags, folders: Sequence[Path], hook: Hook | None = None
+    image: Image,
+    *,
+    store: HasTags,
+    folders: Sequence[Path],
+    hook: Hook | None = None,
+    base: Path | None = None,
 ) -> Image:
     """Return an image that starts at something real, with the same steps at its end."""
-    return _Resolver(store, tuple(folders), hook).flatten(image, ())
+    return _Resolver(store, tuple(folders), hook, base or Path()).flatten(image, ())
 
 
 def is_real(image: Image) -> bool:
@@ -81,7 +93,9 @@ def is_real(image: Image) -> bool:
 def is_foreign(reference: str) -> bool:
     """Tell whether a reference leads to a folder or archive outside of the store."""
     scheme, _, rest = reference.partition(":")
-    return scheme in FOREIGN_SCHEMES and rest.startswith("/")
+    if scheme not in FOREIGN_SCHEMES or not rest.startswith("/"):
+        return False
+    return scheme != "dir" or _holds_image(rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,7 @@ class _Resolver:
     store: HasTags
     folders: tuple[Path, ...]
     hook: Hook | None
+    base: Path
 
     def resolve(self, reference: str, stack: tuple[Path, ...] = ()) -> Image:
         if self.hook and (image := self.hook(reference)) is not None:
@@ -99,7 +114,7 @@ class _Resolver:
             return Image(reference, title=reference[:19])
         scheme, colon, rest = reference.partition(":")
         if colon and scheme in SCHEMES:
-            return _from_scheme(scheme, rest)
+            return _from_scheme(scheme, rest, self.base)
         if recipe := self._recipe(reference, self.folders, stack):
             return self.flatten(read_recipe(recipe), (*stack, recipe))
         if digest := self._tagged(reference):
@@ -172,7 +187,7 @@ def _shipped_names() -> set[str]:
     return {path.stem for path in shipped_folder().glob("*.toml")} | set(BUILT_IN)
 
 
-def _from_scheme(scheme: str, rest: str) -> Image:
+def _from_scheme(scheme: str, rest: str, base: Path) -> Image:
     if scheme in ("host", "scratch"):
         if rest:
             raise ImageError(
@@ -181,18 +196,18 @@ def _from_scheme(scheme: str, rest: str) -> Image:
             )
         return BUILT_IN[scheme]
     if scheme in FOREIGN_SCHEMES:
-        return _from_path(scheme, rest)
+        return _from_path(scheme, rest, base)
     raise ImageError(
         f"image {scheme}:{rest}: this version cannot read images from `{scheme}:` yet",
         hint="use minimal, busybox, host or scratch, or a recipe of your own on top of one of them",
     )
 
 
-def _from_path(scheme: str, rest: str) -> Image:
-    """Return the image at a path; a relative one starts at the current directory."""
+def _from_path(scheme: str, rest: str, base: Path) -> Image:
+    """Return the image at a path."""
     if not rest:
         raise ImageError(f"image {scheme}: has no path", hint=f"write {scheme}:PATH")
-    path, title = os.path.abspath(rest), f"{scheme}:{rest}"
+    path, title = os.path.abspath(os.path.join(base, rest)), f"{scheme}:{rest}"
     if scheme == "dir" and not _holds_image(path):
         tree = CopyStep(source=path, target="/", keeps_modes=True)
         return Image(SCRATCH, steps=(tree,), title=title, titled_steps=1)

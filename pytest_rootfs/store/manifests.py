@@ -156,15 +156,19 @@ def read_config(content: bytes, manifest: Manifest) -> dict[str, Any]:
     """Return the config in `content`, checked against its manifest."""
     what = f"config {manifest.config.digest}"
     config = parse_json(content, what=what)
-    history = config.get("history") or []
-    if not isinstance(history, list) or not all(isinstance(each, dict) for each in history):
+    history = config.get("history")  # null is how Go writes none
+    if history is not None and not _is_list_of_objects(history):
         raise ArchiveRejected(f"{what} has a history that is no list")
     diff_ids = diff_ids_of(config, what)
     if len(diff_ids) != len(manifest.layers):
         raise ArchiveRejected(
-            f"{what} has {len(diff_ids)} layers, its manifest {len(manifest.layers)}"
+            f"the manifest of {what} has {len(manifest.layers)} layers, its config {len(diff_ids)}"
         )
     return config
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def diff_ids_of(config: Mapping[str, Any], what: str) -> tuple[str, ...]:

@@ -119,15 +119,11 @@ def _is_object(path: Path) -> bool:
 
 
 def _last_use(path: Path) -> float:
-    """Return when something was used, as far as it is written down."""
+    """Return when a layer, a blob or a result was used, as far as it is written down."""
     with suppress(OSError):
-        return max(os.lstat(path).st_mtime, _meta_time(path))
-    return 0.0
-
-
-def _meta_time(path: Path) -> float:
+        return os.lstat(path / "meta.json").st_atime
     with suppress(OSError):
-        return os.lstat(path / "meta.json").st_mtime
+        return os.lstat(path).st_mtime
     return 0.0
 
 

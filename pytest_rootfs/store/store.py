@@ -16,6 +16,7 @@ import json
 import os
 import re
 import threading
+import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, final  # Any: decoded JSON only
@@ -156,8 +157,7 @@ class Store:
         if not is_whole(path):
             return False
         self._trusted.add((idmap, diff_id))
-        with suppress(OSError):  # when it was last used, for collections that must choose
-            os.utime(self._layers(idmap) / hex_of(diff_id) / "meta.json")
+        _note_use(path / "meta.json")
         return True
 
     def layer_meta(self, idmap: str, diff_id: str) -> dict[str, Any]:
@@ -186,3 +186,9 @@ class Store:
         if _IDMAP.fullmatch(idmap) is None:
             raise ValueError(f"{idmap!r} cannot name an id map")
         return self.root / "layers" / idmap
+
+
+def _note_use(path: Path) -> None:
+    """Set a file's time of access, which collections that must choose go by."""
+    with suppress(OSError):
+        os.utime(path, ns=(time.time_ns(), os.stat(path).st_mtime_ns))
