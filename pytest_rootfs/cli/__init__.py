@@ -38,12 +38,21 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "exports": {"export": "write a failure as an archive for podman, docker or skopeo"},
     "cleaning": {
-        "rm": "delete kept failures",
+        "rm": "delete kept failures, or names of images",
         "gc": "delete what nothing in the store refers to",
     },
+    "checking": {"fsck": "verify the store"},
     "images": {
         "images": "list the images in the store",
         "build": "build an image",
+    },
+    "image_details": {
+        "inspect": "show what an image is",
+        "history": "show the steps that made an image",
+    },
+    "image_files": {
+        "import": "bring an image of docker, podman or skopeo into the store",
+        "export-image": "write an image for docker, podman or skopeo",
     },
     "doctor": {"doctor": "tell what this host can do, and how to repair what it cannot"},
 }
