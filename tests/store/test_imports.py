@@ -447,6 +447,7 @@ def test_links_stay_in_the_archive(store: Store, tmp_path: Path, target: str) ->
         (b"[" * 5000, "is not valid JSON"),
         (b"[" + b" " * (1 << 20) + b"]", "more than 1048576 bytes"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_odd_docker_manifest_is_refused(
     store: Store, tmp_path: Path, manifest: bytes, rule: str
