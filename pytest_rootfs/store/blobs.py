@@ -80,7 +80,7 @@ class Blobs:
             reader = Verified(file)
             try:
                 yield reader
-            except ArchiveRejected:
+            except (ArchiveRejected, LayerCorrupt):
                 # What cannot be read may be damaged, which then is what there is to say.
                 self._check(digest, reader.finish())
                 raise

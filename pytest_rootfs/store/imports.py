@@ -26,6 +26,7 @@ from pytest_rootfs.store.media_types import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TY
 from pytest_rootfs.store.probes import repair_of
 from pytest_rootfs.store.sources import Source, open_source
 from pytest_rootfs.store.store import Store
+from pytest_rootfs.store.tar_reader import Source as TarSource
 
 _SETTLED_S = 1.0
 """How old a file's last change must be for its times to tell whether it is still the same."""
@@ -135,7 +136,7 @@ class _Import:
         if not blobs.has(diff_id):
             with self._locked(diff_id, "decompresses"):
                 if not blobs.has(diff_id):
-                    with blobs.open(layer.digest) as file:
+                    with blobs.verified(layer.digest) as file:
                         self._write(file, diff_id, f"layer {layer.digest}")
         return Descriptor(digest=diff_id, size=blobs.size(diff_id), media_type=LAYER_TYPE)
 
@@ -186,7 +187,7 @@ class _Import:
         blobs = self._store.blobs
         return blobs.has(blob.digest) and blobs.size(blob.digest) == blob.size
 
-    def _write(self, file: File, diff_id: str, what: str) -> None:
+    def _write(self, file: TarSource, diff_id: str, what: str) -> None:
         """Write the uncompressed content of a file under its digest."""
         with self._store.blobs.new() as writer:
             for chunk in decompressed(file, what=what):

@@ -13,7 +13,7 @@ from publishing import DIFF_ID, publish_everything
 from pytest_rootfs.errors import LayerCorrupt
 from pytest_rootfs.store import oci
 from pytest_rootfs.store.checks import fsck
-from pytest_rootfs.store.imports import import_image
+from pytest_rootfs.store.imports import import_image, inflate
 from pytest_rootfs.store.sources import parse_source
 from pytest_rootfs.store.store import Store
 
@@ -221,3 +221,16 @@ def test_rw_layers_are_left_alone(store: Store, layout: Layout) -> None:
     (store.root / "layers/u/.rw-1-2-3").mkdir()
 
     assert found(store) == {}
+
+
+def test_damaged_layer_is_never_decompressed(store: Store, layout: Layout) -> None:
+    image = oci.read_image(store, store.refs.get("app") or "")
+    blob(store, "copy").unlink()
+    flip(blob(store, "layer"))
+
+    with pytest.raises(LayerCorrupt) as refused:
+        inflate(store, image.layers[0], image.diff_ids[0])
+
+    assert refused.value.what == f"blob {image.layers[0].digest} is damaged"
+    assert "fsck --repair" in refused.value.hint
+    assert not store.blobs.has(image.diff_ids[0])
