@@ -242,7 +242,7 @@ def test_embedded_data_must_match(store: Store, layout: Layout, data: object) ->
     row["data"] = data
     layout.write_index()
 
-    with pytest.raises(ArchiveRejected, match="embedded data that is not sha256:"):
+    with pytest.raises(ArchiveRejected, match="whose data is not sha256:"):
         imported(store, f"oci:{layout.path}")
 
 
