@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_rootfs.errors import RootfsError
 
-PROPER_NAMES = ("AppArmor",)
+PROPER_NAMES = ("AppArmor", "Linux", "WSL")
 
 
 def assert_well_formed(error: RootfsError) -> None:
