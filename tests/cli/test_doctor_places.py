@@ -6,15 +6,15 @@ What makes the place is the kernel's: a filter as docker installs, dropped capab
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filtered
 import pytest
+from denied import DOCKER, deny, wrapper
 from features import needs
 from otherwise import NOBODY, run_otherwise
 
@@ -61,16 +61,11 @@ def examined(**how: Any) -> Examined:  # Any: the arguments of run_otherwise
     return Examined(done.returncode, {each["name"]: each for each in json.loads(done.stdout)})
 
 
-def under_filter(refused: Mapping[str, int]) -> list[str]:
-    source = Path(filtered.__file__).read_text()
-    return [os.path.realpath(sys.executable), "-c", source, json.dumps(refused)]
-
-
 def test_docker_with_its_defaults() -> None:
     found = examined(
         uid=0,
         privileges=DOCKER_CAPABILITIES,
-        wrapper=under_filter(filtered.DOCKER),
+        wrapper=wrapper(DOCKER),
         setup=MASK_PROC + READONLY_CGROUPS,
         environment={"container": "docker"},
     )
@@ -132,9 +127,9 @@ def test_masked_proc() -> None:
 
 def test_no_more_user_namespaces() -> None:
     script = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
-    wrapper = ("unshare", "--user", "--map-root-user", "sh", "-c", script, "sh")
+    forbidden = ("unshare", "--user", "--map-root-user", "sh", "-c", script, "sh")
 
-    found = examined(uid=0, wrapper=wrapper)
+    found = examined(uid=0, wrapper=forbidden)
 
     check = found.checks["user namespaces"]
     assert (found.status, check["state"]) == (1, "missing")
@@ -143,7 +138,9 @@ def test_no_more_user_namespaces() -> None:
 
 
 def test_filter_that_names_itself_nowhere() -> None:
-    found = examined(wrapper=under_filter({"unshare": 1}), environment={"container": ""})
+    found = examined(
+        wrapper=wrapper(deny("unshare", error=errno.EPERM)), environment={"container": ""}
+    )
 
     check = found.checks["user namespaces"]
     assert (found.status, check["state"]) == (1, "missing")
@@ -153,7 +150,7 @@ def test_filter_that_names_itself_nowhere() -> None:
 
 @pytest.mark.parametrize("call", ["clone3", "openat2"])
 def test_call_that_an_older_filter_does_not_know(call: str) -> None:
-    found = examined(wrapper=under_filter({call: 38}))
+    found = examined(wrapper=wrapper(deny(call)))
 
     check = found.checks[call]
     assert check["state"] == "degraded"
@@ -164,7 +161,7 @@ def test_call_that_an_older_filter_does_not_know(call: str) -> None:
 
 @pytest.mark.parametrize("call", ["fsopen", "fsconfig", "open_tree", "move_mount"])
 def test_mount_calls_that_an_older_filter_does_not_know(call: str) -> None:
-    found = examined(wrapper=under_filter({call: 38}))
+    found = examined(wrapper=wrapper(deny(call)))
 
     check = found.checks["mount calls"]
     assert (found.status, check["state"]) == (1, "missing")

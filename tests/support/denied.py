@@ -2,8 +2,7 @@
 
 `python denied.py DENIALS PROGRAM ARG…` installs the filter and executes the program, with all that
 it starts. DENIALS is JSON: for each call its name, the error that it gets, and, for some, which
-argument must have which value (only numbers can be looked at, not what pointers lead to). A call
-can be told to kill instead: then a program that still makes it is seen at once.
+argument must have which value (only numbers can be looked at, not what pointers lead to).
 """
 
 from __future__ import annotations
@@ -24,8 +23,11 @@ NUMBERS = {  # from 424 on the same on every architecture
         "fsetxattr": 190,
         "mount": 165,
         "pidfd_send_signal": 424,
+        "pivot_root": 155,
         "setgroups": 116,
+        "setns": 308,
         "setresgid": 119,
+        "umount2": 166,
         "unshare": 272,
         "waitid": 247,
     },
@@ -34,8 +36,11 @@ NUMBERS = {  # from 424 on the same on every architecture
         "fsetxattr": 7,
         "mount": 40,
         "pidfd_send_signal": 424,
+        "pivot_root": 41,
         "setgroups": 159,
+        "setns": 268,
         "setresgid": 149,
+        "umount2": 39,
         "unshare": 97,
         "waitid": 95,
     },
@@ -59,6 +64,8 @@ LOAD, JUMP_IF_EQUAL, JUMP_IF_ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06
 RET_ALLOW, RET_ERRNO = 0x7FFF0000, 0x00050000
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, MODE_FILTER = 38, 22, 2
 OFFSET_NUMBER, OFFSET_ARCH, OFFSET_ARGUMENTS = 0, 4, 16
+NAMESPACES = 0x7E020000
+"""The flags of clone(2) that make one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +85,31 @@ def deny(*calls: str, error: int = errno.ENOSYS) -> list[Denial]:
     return [Denial(call=call, error=error) for call in calls]
 
 
+DOCKER = [
+    *deny("mount", "pivot_root", "setns", "umount2", "unshare", error=errno.EPERM),
+    *deny("fsconfig", "fsmount", "fsopen", "mount_setattr", "move_mount", error=errno.EPERM),
+    *deny("open_tree", error=errno.EPERM),
+    *deny("clone3"),
+    Denial(call="clone", argument=0, value=NAMESPACES, is_mask=True, error=errno.EPERM),
+]
+"""What docker's default profile refuses to who lacks CAP_SYS_ADMIN."""
+
+
 def argv_with(denials: Sequence[Denial], *argv: str, folder: str = "") -> list[str]:
     """Return the command that runs another one with calls denied, by the copy in a folder."""
-    text = json.dumps([asdict(denial) for denial in denials])
     interpreter = os.path.realpath(sys.executable) if folder else sys.executable
     own = Path(__file__)
-    return [interpreter, str(Path(folder or own.parent, own.name)), text, *argv]
+    return [interpreter, str(Path(folder or own.parent, own.name)), _written(denials), *argv]
+
+
+def wrapper(denials: Sequence[Denial]) -> list[str]:
+    """Return a command to put before another one, which works where this file is out of sight."""
+    interpreter = os.path.realpath(sys.executable)
+    return [interpreter, "-c", Path(__file__).read_text(), _written(denials)]
+
+
+def _written(denials: Sequence[Denial]) -> str:
+    return json.dumps([asdict(denial) for denial in denials])
 
 
 def install(denials: Sequence[Denial]) -> None:
