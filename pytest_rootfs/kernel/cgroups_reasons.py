@@ -23,6 +23,8 @@ _DELEGATE_ALL = (
     "put `[Service]` and `Delegate=cpu cpuset io memory pids` into "
     "/etc/systemd/system/user@.service.d/delegate.conf"
 )
+NO_USER_MANAGER = "no systemd user manager runs"
+START_USER_MANAGER = "sudo loginctl enable-linger $USER"
 _SYSTEMD_RUNS = "/run/systemd/system"
 """Exists where systemd is process 1 (sd_booted(3))."""
 
@@ -31,10 +33,7 @@ def of_refused_folder(mount: Mount, error: OSError) -> str:
     """Say why a folder could not be made."""
     what = f"{error.filename}: {error.strerror}"
     if mount.is_read_only or error.errno == errno.EROFS:
-        return (
-            f"{mount.path} is mounted read-only, as in a container without privileges; "
-            "start that container with --privileged"
-        )
+        return of_read_only(mount)
     if frozen := _frozen_above(str(error.filename), mount.path):
         return (
             f"{frozen} is frozen, so nothing in it would ever run; "
@@ -48,6 +47,19 @@ def of_refused_folder(mount: Mount, error: OSError) -> str:
         f"{what}; run pytest as root, or let root make a folder for you, `mkdir {mount.path}/tests "
         f"&& chown -R $USER {mount.path}/tests` and so in every hierarchy, and set {SETTING}=tests"
     )
+
+
+def of_read_only(mount: Mount) -> str:
+    """Say that no folder can be made below a mount."""
+    return (
+        f"{mount.path} is mounted read-only, as in a container without privileges; "
+        "start that container with --privileged"
+    )
+
+
+def of_undelegated(own: str | None) -> str:
+    """Say that we may not divide our own folder; this is only a cause, without a repair."""
+    return f"{own} is not delegated to us"
 
 
 def of_no_folder(mount: Mount, explicit: str | None) -> str:
@@ -76,15 +88,15 @@ def of_no_folder(mount: Mount, explicit: str | None) -> str:
 
 def of_no_scope(own: str | None, error: OSError) -> str:
     """Say why systemd did not give an ordinary user a folder."""
-    what = f"{own} is not delegated to us"
+    what = of_undelegated(own)
     if not os.path.isdir(_SYSTEMD_RUNS):
         return (
             f"{what}, and there is no systemd here that could give us a folder; run pytest as root"
         )
     if error.errno == errno.ENOENT and error.filename is None:
         return (
-            f"{what}, and no systemd user manager runs that could; "
-            "start it, `sudo loginctl enable-linger $USER`, or run pytest as root"
+            f"{what}, and {NO_USER_MANAGER} that could; "
+            f"start it, `{START_USER_MANAGER}`, or run pytest as root"
         )
     return (
         f"{what}, and systemd at {error.filename} gives us no scope: {error.strerror}; "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from pytest_rootfs.kernel import cgroups, cgroups_layout
+from pytest_rootfs.kernel import cgroups, cgroups_layout, cgroups_reasons
 from pytest_rootfs.runtime.ids import Ids, find_ids
 from pytest_rootfs.runtime.surroundings import Surroundings, foreseen
 
@@ -30,13 +30,18 @@ def limits() -> tuple[str, str]:
     if not absent:
         return kind, ""
     what = f"no limits on {', '.join(absent)}" if len(absent) < len(controllers) else "no limits"
-    return kind, f"{what}: {_why_absent()}"
+    return kind, f"{what}: {_why_absent(absent[0])}"
 
 
-def _why_absent() -> str:
+def _why_absent(name: str) -> str:
     mounts = cgroups_layout.read_mounts()
-    if not mounts:
-        return "no control groups are mounted"
-    if any(mount.is_read_only for mount in mounts):
-        return "control groups are mounted read-only"
-    return "no control group with these controllers is delegated to us"
+    mount = next((each for each in mounts if name in each.controllers), None) or next(
+        (each for each in mounts if each.version == 2), None
+    )
+    if mount is None:
+        reason = cgroups_reasons.of_no_mount(name)
+    elif mount.is_read_only:
+        reason = cgroups_reasons.of_read_only(mount)
+    else:
+        reason = cgroups_reasons.of_undelegated(mount.own)
+    return reason.partition("; ")[0]

@@ -127,14 +127,16 @@ def explain(error: OSError, around: Surroundings) -> Gap:
     if helper in HELPERS:
         return _refused_ids(helper)
     call = call.rstrip(":")
-    if call not in (*NAMESPACE_CALLS, *MOUNT_CALLS, "setresgid", "setresuid"):
+    if call not in (*NAMESPACE_CALLS, *MOUNT_CALLS, "setresgid", "setresuid", "sethostname"):
         return NO_GAP
     if call == "overlay" and argument.startswith(NESTED):
         return nested_overlay()
+    if call == "sethostname":  # always allowed to who has made the namespace
+        return absent_call(call, around)
     if number == errno.ENODEV and "overlay" in argument:
         return absent_overlay()
     if number == errno.ENOSYS and call != "unshare":
-        return absent_call(call, around)
+        return absent_call(_innermost(error, call), around)
     if number in DENIED and call == "mount" and argument.startswith("'proc'"):
         return masked_proc(around)
     if number in DENIED and call == "mount" and argument.startswith("'sysfs'"):
@@ -143,6 +145,12 @@ def explain(error: OSError, around: Surroundings) -> Gap:
     if is_refused or call == "unshare":
         return refusal(number, around)
     return NO_GAP
+
+
+def _innermost(error: OSError, call: str) -> str:
+    """Return the call behind what `kernel.mounts` names first: `tmpfs: fsconfig size=4096`."""
+    innermost = str(error.filename).rpartition(": ")[2].partition(" ")[0]
+    return innermost if innermost in MOUNT_CALLS else call
 
 
 def _refused_ids(helper: str) -> Gap:

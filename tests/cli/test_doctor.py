@@ -114,12 +114,11 @@ def test_machine_without_systemd(engine: Engine, tmp_path: Path) -> None:
 @needs("ordinary user")
 def test_user_with_a_bus(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "run/systemd/system").mkdir(parents=True)
-    (tmp_path / "run/user/7").mkdir(parents=True)
-    (tmp_path / "run/user/7/bus").touch()
+    (tmp_path / "bus").touch()
 
-    check = containers.systemd(engine, str(tmp_path), {"XDG_RUNTIME_DIR": "/run/user/7"})
+    check = containers.systemd(engine, str(tmp_path), {"XDG_RUNTIME_DIR": str(tmp_path)})
 
-    assert (check.state, check.found) == ("ok", "the user's bus is at /run/user/7/bus")
+    assert (check.state, check.found) == ("ok", f"the user's one may be asked at {tmp_path}/bus")
 
 
 def test_ids_are_those_of_containers() -> None:

@@ -18,6 +18,12 @@ from pytest_rootfs import images as recipes
 NOBODY = 65534
 PLACE = "/mnt"
 STORE = f"{PLACE}/store"
+READONLY_CGROUPS = """
+grep -E ' - cgroup2? ' /proc/self/mountinfo | cut -d ' ' -f 5 | while read -r place; do
+    mount -o remount,bind,ro "$place"
+done
+"""
+"""For `setup`: as in a container without privileges."""
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": PLACE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,18 @@ class Refused:
     """The kernel's answer to a trial that failed."""
 
     number: int
-    text: str
+    call: str
+    """As `OSError.filename` has it: the name of the call and what it was given."""
+
+    @property
+    def text(self) -> str:
+        """What it says, and to which call."""
+        return f"{os.strerror(self.number)} ({self.call})"
+
+    @property
+    def error(self) -> OSError:
+        """The answer as it was raised."""
+        return OSError(self.number, os.strerror(self.number), self.call)
 
 
 Trials = dict[str, "Refused | None"]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_rootfs.cli.doctor.checks import Check, not_tried
 from pytest_rootfs.cli.doctor.storage import one_line
 from pytest_rootfs.errors import RootfsError
+from pytest_rootfs.kernel import cgroups_reasons
+from pytest_rootfs.kernel.cgroups_scope import systemd_sockets
 from pytest_rootfs.runtime.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -49,9 +51,9 @@ def systemd(engine: Engine, root: str = "/", environment: Mapping[str, str] = os
         return Check(name="systemd", state="ok", found="is not what runs this machine; not needed")
     if os.geteuid() == 0:
         return Check(name="systemd", state="ok", found="runs this machine; root does not need it")
-    runtime = environment.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
-    if Path(root, runtime.lstrip("/"), "bus").exists():
-        return Check(name="systemd", state="ok", found=f"the user's bus is at {runtime}/bus")
+    if sockets := systemd_sockets(environment):
+        socket = sockets[0].replace("\0", "@")
+        return Check(name="systemd", state="ok", found=f"the user's one may be asked at {socket}")
     try:
         lacks = not all(engine.session.controllers.values())
     except RootfsError:
@@ -59,9 +61,9 @@ def systemd(engine: Engine, root: str = "/", environment: Mapping[str, str] = os
     return Check(
         name="systemd",
         state="degraded" if lacks else "ok",
-        found=f"the user has no bus at {runtime}/bus",
+        found=cgroups_reasons.NO_USER_MANAGER,
         consequence="it can hand over no control group, which limits need" if lacks else "",
-        repair="sudo loginctl enable-linger $USER" if lacks else "",
+        repair=cgroups_reasons.START_USER_MANAGER if lacks else "",
     )
 
 

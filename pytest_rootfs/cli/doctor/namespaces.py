@@ -103,12 +103,13 @@ def mount_calls(seen: Seen) -> Check:
     refused = seen.trials[name]
     if refused is None:
         return Check(name=name, state="ok", found="fsopen, open_tree and move_mount may be called")
+    gap = host_reasons.explain(refused.error, seen.around)
     return Check(
         name=name,
         state="missing",
-        found=f"refused, by a seccomp filter: {refused.text}",
+        found=f"{gap.reason}: {refused.text}",
         consequence="root file systems are put together without places, which needs them",
-        repair=seen.around.outer_repair or "run pytest outside of the sandbox that filters them",
+        repair=gap.repair,
     )
 
 
@@ -135,12 +136,13 @@ def hostname(seen: Seen) -> Check:
     refused = seen.trials["hostname"]
     if refused is None:
         return Check(name="hostname", state="ok", found="containers have one of their own")
+    gap = host_reasons.absent_call("sethostname", seen.around)
     return Check(
         name="hostname",
         state="missing",
-        found=f"a seccomp filter refuses to name a container: {refused.text}",
+        found=f"{gap.reason}: {refused.text}",
         consequence="no container is started, as it would have the name of the host",
-        repair=seen.around.outer_repair or "run pytest outside of the sandbox that filters it",
+        repair=gap.repair,
     )
 
 

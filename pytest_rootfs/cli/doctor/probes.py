@@ -29,7 +29,7 @@ def try_all() -> Trials:
         text = answer.read()
     os.waitpid(pid, 0)
     answers = json.loads(text).items()
-    return {name: Refused(number=got[0], text=got[1]) if got else None for name, got in answers}
+    return {name: Refused(number=got[0], call=got[1]) if got else None for name, got in answers}
 
 
 def _try_in_order(results: dict[str, tuple[int, str] | None]) -> None:
@@ -52,7 +52,7 @@ def _try_in_order(results: dict[str, tuple[int, str] | None]) -> None:
             trial()
             results[name] = None
         except OSError as error:
-            results[name] = (error.errno or 0, f"{error.strerror or error} ({error.filename})")
+            results[name] = (error.errno or 0, str(error.filename))
             if is_needed:
                 return
 
@@ -162,4 +162,4 @@ def _mount_proc() -> None:
     os.close(read_fd)
     os.waitpid(pid, 0)
     if answer:
-        raise OSError(int(answer), os.strerror(int(answer)), "mount proc")
+        raise OSError(int(answer), os.strerror(int(answer)), "mount 'proc'")

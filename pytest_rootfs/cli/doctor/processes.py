@@ -45,12 +45,13 @@ def _call(seen: Seen, name: str, consequence: str) -> Check:
     refused = seen.trials[name]
     if refused is None:
         return Check(name=name, state="ok", found="may be called")
+    gap = host_reasons.absent_call(name, seen.around)
     return Check(
         name=name,
         state="degraded",
-        found=f"refused, by a seccomp filter: {refused.text}",
+        found=f"{gap.reason}: {refused.text}",
         consequence=consequence,
-        repair=host_reasons.absent_call(name, seen.around).repair,
+        repair=gap.repair,
     )
 
 

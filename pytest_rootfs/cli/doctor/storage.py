@@ -23,12 +23,13 @@ def overlay(seen: Seen) -> Check:
     refused = seen.trials["overlay"]
     if refused is None:
         return Check(name="overlay", state="ok", found="can be mounted in a user namespace")
+    gap = host_reasons.explain(refused.error, seen.around) or host_reasons.absent_overlay()
     return Check(
         name="overlay",
         state="missing",
-        found=refused.text,
+        found=f"{gap.reason}: {refused.text}",
         consequence="layers cannot be stacked",
-        repair="sudo modprobe overlay",
+        repair=gap.repair,
     )
 
 
