@@ -120,6 +120,7 @@ def test_diff_is_what_patch_reads(failed: Failure, call: Call, tmp_path: Path) -
     assert (tmp_path / "app.conf").read_text() == lines.replace("line 50\n", "line fifty\n")
 
 
+@needs("subids")
 def test_exec_runs_as_the_test_did(failed: Failure, call: Call) -> None:
     result = call(
         "exec", "last", "--", "sh", "-c", "id -un; pwd; echo $FROM_IMAGE$FROM_MARK; uname -n"
@@ -134,6 +135,7 @@ def test_exec_takes_another_user_and_folder(failed: Failure, call: Call) -> None
     assert call(*words, "id -u; pwd; echo $A").out == "0\n/etc\nb c\n"
 
 
+@needs("subids")
 @pytest.mark.parametrize(
     ("command", "status"),
     [
@@ -157,6 +159,7 @@ def test_changes_of_exec_are_thrown_away(failed: Failure, call: Call) -> None:
     assert call("cat", "last", "/srv/new dir/new.txt").status == 0
 
 
+@needs("subids")
 def test_exec_passes_input_on(failed: Failure) -> None:
     done = subprocess.run(
         [*PROGRAM, "exec", "last", "cat"], input=b"\0through\xff", capture_output=True, check=False
@@ -165,6 +168,7 @@ def test_exec_passes_input_on(failed: Failure) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"\0through\xff", b"")
 
 
+@needs("subids")
 def test_shell_reads_from_a_pipe(failed: Failure) -> None:
     done = subprocess.run(
         [*PROGRAM, "shell", failed.id],

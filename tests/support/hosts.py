@@ -47,7 +47,7 @@ def findings(
         timeout=60,
         check=False,
     )
-    assert done.stderr == ""
+    assert done.stderr == "", done.stderr
     return dict(json.loads(done.stdout))
 
 
