@@ -26,6 +26,9 @@ OVERLAY_OPTIONS = {
 PLACES = ("/tmp", "/mnt", "/media", "/srv", "/etc")
 """Folders of which every host has one, and which neither warden nor spawner reads."""
 
+NESTED = "on an overlay of an overlay"
+"""What an error says of an overlay that the kernel refuses for its depth: it stacks two."""
+
 PROC_MAGIC = 0x9FA0
 SYSFS_MAGIC = 0x62656572
 TMPFS_MAGIC = 0x01021994
@@ -137,7 +140,18 @@ def overlay_view(layer_fds: Sequence[int]) -> int:
     """
     if len(layer_fds) == 1:
         return os.dup(layer_fds[0])
-    return overlay(layer_fds)
+    try:
+        return overlay(layer_fds)
+    except OSError as error:
+        raise named_nested(error, layer_fds[-1]) from None
+
+
+def named_nested(error: OSError, layer_fd: int) -> OSError:
+    """Return the error of an overlay; one that says so if the place of its layers is the cause."""
+    is_nested = error.errno == errno.EINVAL and (
+        syscalls.filesystem_magic(layer_fd) == OVERLAY_MAGIC
+    )
+    return OSError(error.errno, error.strerror, f"overlay {NESTED}") if is_nested else error
 
 
 def clone_tree(path: str | bytes, *, fd: int = syscalls.AT_FDCWD, recursive: bool = True) -> int:

@@ -10,7 +10,7 @@ import errno
 import os
 
 from pytest_rootfs.errors import HostUnsupported
-from pytest_rootfs.runtime.protocol import NESTED
+from pytest_rootfs.kernel.mounts import NESTED
 from pytest_rootfs.runtime.subordinate_ids import HELPERS, NO_GAP, Gap, User
 from pytest_rootfs.runtime.surroundings import Surroundings, refusal
 

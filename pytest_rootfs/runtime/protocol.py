@@ -36,9 +36,6 @@ MAX_FDS = 250
 _DESCRIPTOR_BYTES = socket.CMSG_SPACE(MAX_FDS * 4)
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
-NESTED = "on an overlay of an overlay"
-"""What the subject of an error says of layers that lie on more overlays than the kernel stacks."""
-
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return the two ends of a new conversation."""

@@ -11,8 +11,8 @@ import errno
 import os
 from contextlib import contextmanager
 
-from pytest_rootfs.kernel import mounts, syscalls
-from pytest_rootfs.runtime import init_layer, protocol
+from pytest_rootfs.kernel import mounts
+from pytest_rootfs.runtime import init_layer
 from pytest_rootfs.runtime.host_views import HostView
 from pytest_rootfs.runtime.init_layer import FOLDER_FLAGS
 from pytest_rootfs.runtime.rw_folders import RwLayer, RwLayers
@@ -83,10 +83,7 @@ class RootTrees:
         try:
             return self._make(plan, rw_layer)
         except OSError as error:
-            is_nested = syscalls.filesystem_magic(self._layers_fd) == mounts.OVERLAY_MAGIC
-            if error.errno == errno.EINVAL and is_nested:
-                raise OSError(error.errno, error.strerror, f"overlay {protocol.NESTED}") from None
-            raise
+            raise mounts.named_nested(error, self._layers_fd) from None
 
     def _make(self, plan: Message, rw_layer: RwLayer | None) -> Root:
         opened = open_layers(self._layers_fd, plan["layers"], self._host_fd)

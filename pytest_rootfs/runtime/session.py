@@ -182,7 +182,12 @@ class Session:
             "between": list(between),
             "trees": list(trees),
         }
-        answer, _ = self._warden.call(message, fds, timeout_s=JOB_TIMEOUT_S)
+        try:
+            answer, _ = self._warden.call(message, fds, timeout_s=JOB_TIMEOUT_S)
+        except StepFailed as error:
+            if unsupported := host_reasons.unsupported(error):
+                raise unsupported from error
+            raise
         if "raised" in answer:
             raise _rebuilt(answer["raised"], function)
         return answer

@@ -25,10 +25,10 @@ import pytest_rootfs
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
 from pytest_rootfs.image import Image
+from pytest_rootfs.kernel.mounts import NESTED
 from pytest_rootfs.runtime import (
     deaths,
     host_reasons,
-    protocol,
     refusals,
     runs,
     session,
@@ -244,9 +244,7 @@ HOSTS = {
     "no mapped /": host_reasons.unmappable_host(host()),
     "no mount_setattr": host_reasons.explain(step("tree", errno.ENOSYS, "mount_setattr"), OLD),
     "filtered call": host_reasons.explain(step("mount", errno.ENOSYS, "fsopen overlay"), host()),
-    "third overlay": host_reasons.explain(
-        step("mount", errno.EINVAL, f"overlay {protocol.NESTED}"), host()
-    ),
+    "third overlay": host_reasons.explain(step("mount", errno.EINVAL, f"overlay {NESTED}"), host()),
     "no overlay": host_reasons.explain(step("mount", errno.ENODEV, "fsopen overlay"), host()),
     "masked /proc": host_reasons.explain(step("proc", errno.EPERM, "mount 'proc'"), host()),
     "masked /sys": host_reasons.explain(step("sys", errno.EPERM, "mount 'sysfs'"), host()),
