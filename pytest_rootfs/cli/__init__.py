@@ -37,6 +37,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "run": "run a command in a fresh container of an image",
     },
     "exports": {"export": "write a failure as an archive for podman, docker or skopeo"},
+    "imports": {"import-failure": "keep a failure that was exported elsewhere"},
     "cleaning": {
         "rm": "delete kept failures, or names of images",
         "gc": "delete what nothing in the store refers to",

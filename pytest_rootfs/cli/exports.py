@@ -1,4 +1,7 @@
-"""`export`: a failure as an archive that podman, docker and skopeo take, or just its layer."""
+"""`export`: a failure as an archive that podman, docker and skopeo take, or just its layer.
+
+An OCI archive is the whole failure: `import-failure` makes the same of it in another store.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from pytest_rootfs.cli.output import note
 from pytest_rootfs.cli.sessions import find_container, find_failure, open_store, require_files
 from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb, add_container, add_failure
 from pytest_rootfs.errors import RootfsError
+from pytest_rootfs.failure_archive import write_archive
+from pytest_rootfs.store.oci import export
 
 if TYPE_CHECKING:
     from pytest_rootfs.failures import KeptContainer
@@ -42,7 +47,8 @@ def _export(args: argparse.Namespace) -> int:
     if to_stdout and sys.stdout.isatty():
         raise UsageError("an archive is not for a terminal: give a FILE, or redirect the output")
     if not to_stdout and not Path(args.file).absolute().parent.is_dir():
-        raise NotFound(f"there is no folder {Path(args.file).parent}")
+        folder = Path(args.file).parent
+        raise NotFound(f"there is no folder {folder}", hint=f"make it first: mkdir -p {folder}")
     with open_store(args) as store:
         failure = find_failure(store, args.failure)
         kept = find_container(failure, args.container)
@@ -50,7 +56,10 @@ def _export(args: argparse.Namespace) -> int:
         _require_portable(kept, args)
         name = f"localhost/pytest-rootfs:{failure.id}"
         with _written(None if to_stdout else Path(args.file)) as target:
-            _write(store, kept, target, args.format, name)
+            if args.format == "oci":
+                write_archive(store, failure, kept, target, name)
+            else:
+                _write(store, kept, target, args.format, name)
     if not to_stdout:
         note(f"{args.file}: {args.format}{'' if args.format == 'layer' else f', image {name}'}")
     return 0
@@ -59,22 +68,19 @@ def _export(args: argparse.Namespace) -> int:
 def _require_portable(kept: KeptContainer, args: argparse.Namespace) -> None:
     if kept.image.is_host and args.format != "layer":
         raise RootfsError(
-            f"image {kept.image.name!r} is this host's own root directory, which is not exported",
+            f"failure {args.failure} is not portable: its image {kept.image.name!r} is this host's "
+            "own root directory",
             hint=f"what changed can be: pytest-rootfs export {args.failure} {args.file} "
             "--format layer",
         )
 
 
 def _write(store: Store, kept: KeptContainer, target: Path, kind: str, name: str) -> None:
-    from pytest_rootfs.store import oci  # noqa: PLC0415  for this verb only
-
     if kind == "layer":
         with store.blobs.open(kept.layer) as source, target.open("wb") as out:
             shutil.copyfileobj(source, out, 1 << 20)
     else:
-        oci.export(
-            store, kept.manifest, target, format="docker" if kind == "docker" else "oci", name=name
-        )
+        export(store, kept.manifest, target, format="docker", name=name)
 
 
 @contextmanager

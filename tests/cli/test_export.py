@@ -124,7 +124,10 @@ def test_export_to_standard_output(failed: Failure) -> None:
 def test_export_into_nowhere_is_not_found(failed: Failure, call: Call, tmp_path: Path) -> None:
     result = call("export", "last", str(tmp_path / "no" / "file.tar"))
 
-    assert (result.status, result.err) == (3, f"error: there is no folder {tmp_path}/no\n")
+    assert result.status == 3
+    assert result.err == (
+        f"error: there is no folder {tmp_path}/no\nhint: make it first: mkdir -p {tmp_path}/no\n"
+    )
 
 
 def test_export_replaces_a_file_at_once(failed: Failure, call: Call, tmp_path: Path) -> None:

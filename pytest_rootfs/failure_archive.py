@@ -1,0 +1,259 @@
+"""Carry a kept failure from one store to another, as one file.
+
+The file is an OCI image archive, so that podman and skopeo load what its index names: the state of
+one container. Beside that it holds `failure.json`, the blobs of the failure's further containers,
+and in `failure/` the files that hooks have added. Reading it refuses whatever else is in it, and
+every blob whose content is not what its name says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
+
+from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
+from pytest_rootfs.failure_record import Failure, KeptContainer
+from pytest_rootfs.settings import SOURCE_DATE_EPOCH
+from pytest_rootfs.store.blobs import CHUNK_BYTES, Descriptor
+from pytest_rootfs.store.digests import hex_of, is_digest
+from pytest_rootfs.store.documents import canonical_json
+from pytest_rootfs.store.entries import Entry, Kind, shown
+from pytest_rootfs.store.manifests import read_image
+from pytest_rootfs.store.media_types import INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, REF_NAME
+from pytest_rootfs.store.opening import LAYOUT
+from pytest_rootfs.store.tar_reader import Reader, read_entries
+from pytest_rootfs.store.tar_writer import TarWriter
+
+if TYPE_CHECKING:
+    from pytest_rootfs.store.store import Store
+
+RECORD = "failure.json"
+_ADDED = "failure/"
+_BLOBS = "blobs/sha256/"
+_FOLDERS = (".", "blobs", "blobs/sha256", "failure")
+_RECORD_BYTES_MAX = 64 << 20
+_ID = re.compile(r"[0-9a-f]{6,64}", re.ASCII)
+_HINT = "give a file that `pytest-rootfs export ID FILE --format oci` has written"
+
+
+# Writing.
+
+
+def write_archive(
+    store: Store, failure: Failure, kept: KeptContainer, path: Path, name: str
+) -> None:
+    """Write a failure to a new file; podman and skopeo find the container `kept` as `name`.
+
+    Raises `LayerCorrupt` for a damaged blob.
+    """
+    portable = replace(failure, containers=tuple(map(_portable, failure.containers)))
+    with path.open("xb") as file:
+        archive = _Archive(file)
+        archive.add("oci-layout", LAYOUT)
+        archive.add("index.json", _index(store, kept, name))
+        archive.add(RECORD, _encoded(portable))
+        for added in _added_files(failure):
+            archive.add(f"{_ADDED}{added.relative_to(failure.folder or '')}", added.read_bytes())
+        for blob in _blobs(store, portable):
+            content = _verified(store, blob)
+            archive.stream(f"{_BLOBS}{hex_of(blob.digest)}", blob.size, content)
+        archive.close()
+
+
+class _Archive:
+    """A tar archive of files that differ in name and content only, with their folders."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._tar = TarWriter(file.write)
+        self._folders: set[str] = set()
+        self.close = self._tar.close
+
+    def add(self, name: str, content: bytes) -> None:
+        self.stream(name, len(content), iter([content]))
+
+    def stream(self, name: str, size: int, content: Iterator[bytes]) -> None:
+        for parent in reversed(PurePosixPath(name).parents):
+            if (folder := str(parent)) not in {".", *self._folders}:
+                self._folders.add(folder)
+                self._tar.add(_entry(folder, "dir", mode=0o755))
+        self._tar.add(_entry(name, "file", mode=0o644, size=size), content)
+
+
+def _entry(name: str, kind: Kind, *, mode: int, size: int = 0) -> Entry:
+    encoded = os.fsencode(name)
+    return Entry(name=encoded, kind=kind, mode=mode, size=size, mtime=SOURCE_DATE_EPOCH)
+
+
+def _portable(kept: KeptContainer) -> KeptContainer:
+    """Return a container without its files, if those are of no use without this host's own."""
+    if not (kept.image.is_host and kept.manifest):
+        return kept
+    gap = "files: they lie on the root directory of the host that the failure came from"
+    return replace(kept, manifest="", layer="", size=0, gaps=(*kept.gaps, gap))
+
+
+def _encoded(failure: Failure) -> bytes:
+    text = json.dumps(failure.to_json(), ensure_ascii=False, default=str)
+    return text.encode(errors="surrogateescape")
+
+
+def _added_files(failure: Failure) -> list[Path]:
+    """Return what hooks have added to a failure: regular files only, whatever else is there."""
+    if failure.folder is None:
+        return []
+    found = sorted(failure.folder.rglob("*"))
+    return [
+        path
+        for path in found
+        if path.is_file() and not path.is_symlink() and path != failure.folder / RECORD
+    ]
+
+
+def _index(store: Store, kept: KeptContainer, name: str) -> bytes:
+    size = store.blobs.size(kept.manifest)
+    manifest = Descriptor(digest=kept.manifest, size=size, media_type=MANIFEST_TYPE).as_json()
+    manifest["annotations"] = {REF_NAME: name}
+    return canonical_json({"manifests": [manifest], "mediaType": INDEX_TYPE, "schemaVersion": 2})
+
+
+def _blobs(store: Store, failure: Failure) -> list[Descriptor]:
+    """Return every blob that the containers of a failure are made of, once."""
+    found: dict[str, Descriptor] = {}
+    for kept in failure.containers:
+        if kept.manifest:
+            image = read_image(store, kept.manifest)
+            size = store.blobs.size(kept.manifest)
+            manifest = Descriptor(digest=kept.manifest, size=size, media_type=MANIFEST_TYPE)
+            found |= {each.digest: each for each in (manifest, image.config_blob, *image.layers)}
+    return [found[digest] for digest in sorted(found)]
+
+
+def _verified(store: Store, blob: Descriptor) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    with store.blobs.open(blob.digest) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            yield chunk
+    if digest.hexdigest() != hex_of(blob.digest):
+        raise LayerCorrupt(
+            f"blob {blob.digest} is damaged",
+            hint=f"delete {store.blobs.path(blob.digest)}, and run the test again",
+        )
+
+
+# Reading.
+
+
+class FailureArchive:
+    """A failure that was read from a file: its blobs are in the store, its record is not yet.
+
+    A context manager, as the files that hooks have added wait in a temporary folder.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._record = b""
+        self._folder = Path(tempfile.mkdtemp(prefix="pytest-rootfs-"))
+
+    def __enter__(self) -> FailureArchive:
+        """Remove the temporary folder on exit."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def read(self, file: BinaryIO, what: str) -> Failure:
+        """Return the failure in an archive; raises `ArchiveRejected` for anything that is none."""
+        try:
+            for entry, content in read_entries(file):
+                self._take(entry, content)
+            return self._checked()
+        except (ArchiveRejected, LayerCorrupt) as error:
+            raise ArchiveRejected(
+                f"{what} is no archive of a failure", detail=str(error), hint=_HINT
+            ) from error
+
+    def add_files(self, folder: Path) -> None:
+        """Copy the files that hooks have added to where the failure is kept now."""
+        shutil.copytree(self._folder, folder, dirs_exist_ok=True)
+
+    def _take(self, entry: Entry, content: Reader) -> None:
+        name = os.fsdecode(entry.name)
+        if entry.kind == "dir" and (name in _FOLDERS or name.startswith(_ADDED)):
+            return
+        if entry.kind != "file":
+            raise ArchiveRejected(f"entry {shown(entry.name)} is a {entry.kind}, not a file")
+        if name.startswith(_BLOBS):
+            self._take_blob(name[len(_BLOBS) :], content)
+        elif name.startswith(_ADDED):
+            place = self._folder / name[len(_ADDED) :]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("xb") as out:
+                out.writelines(content)
+        elif name == RECORD:
+            if entry.size > _RECORD_BYTES_MAX:
+                raise ArchiveRejected(f"{RECORD} has {entry.size} bytes")
+            self._record = content.read()
+        elif name not in ("index.json", "oci-layout"):
+            raise ArchiveRejected(f"entry {shown(entry.name)} does not belong there")
+
+    def _take_blob(self, name: str, content: Reader) -> None:
+        digest = f"sha256:{name}"
+        if not is_digest(digest):
+            raise ArchiveRejected(f"the blob {name!r} has no digest as its name")
+        found = hashlib.sha256()
+        size = 0
+        with self._store.blobs.new() as writer:
+            for chunk in content:
+                found.update(chunk)
+                size += writer.write(chunk)
+            if found.hexdigest() != name:
+                raise ArchiveRejected(
+                    f"blob {digest} is damaged: its content has the digest "
+                    f"sha256:{found.hexdigest()}"
+                )
+            writer.adopt(digest=digest, size=size, media_type=LAYER_TYPE)
+
+    def _checked(self) -> Failure:
+        """Return the failure of the record, once all that it names is found in the store."""
+        if not self._record:
+            raise ArchiveRejected(f"it holds an image, but no {RECORD}")
+        try:
+            failure = Failure.from_json(json.loads(self._record.decode(errors="surrogateescape")))
+        except (ValueError, AttributeError) as error:
+            raise ArchiveRejected(f"its {RECORD} cannot be read", detail=str(error)) from error
+        if not _ID.fullmatch(failure.id):
+            raise ArchiveRejected(f"its {RECORD} has the id {failure.id!r}")
+        for kept in failure.containers:
+            if kept.manifest:
+                self._check_files(kept)
+        return replace(failure, containers=tuple(map(_without_mounts, failure.containers)))
+
+    def _check_files(self, kept: KeptContainer) -> None:
+        image = read_image(self._store, kept.manifest)
+        if image.diff_ids != (*kept.image.layers, kept.layer):
+            raise ArchiveRejected(f"its manifest {kept.manifest} is not that of its {RECORD}")
+        for layer in image.layers:
+            if (size := self._store.blobs.size(layer.digest)) != layer.size:
+                raise ArchiveRejected(
+                    f"blob {layer.digest} has {size} bytes where {layer.size} were announced"
+                )
+
+
+def _without_mounts(kept: KeptContainer) -> KeptContainer:
+    """Return a container that shows nothing of this host at the paths of another one."""
+    mounts = kept.options.get("mounts") or ()
+    gaps = tuple(
+        f"mount {each['target']}: {each['source']} is on the host that the failure came from"
+        for each in mounts
+    )
+    options = {key: value for key, value in kept.options.items() if key != "mounts"}
+    return replace(kept, options=options, gaps=(*kept.gaps, *gaps))

@@ -1,0 +1,294 @@
+"""`import-failure`: a failure that was exported is the same in another store."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from features import needs
+
+from pytest_rootfs import Failure, failures
+from pytest_rootfs.store.store import Store
+
+if TYPE_CHECKING:
+    from pytest_rootfs.engine import Engine
+
+Call = Callable[..., Any]  # Any: a Result of conftest.py
+PROGRAM = [sys.executable, "-m", "pytest_rootfs"]
+RECORD = "failure.json"
+
+pytestmark = needs("userns")
+
+
+@pytest.fixture
+def archive(failed: Failure, call: Call, tmp_path: Path) -> Path:
+    """Export the kept failure."""
+    path = tmp_path / "failure.tar"
+    assert call("export", "last", str(path)).status == 0
+    return path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in another project, with another store: another machine."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "pytest.ini").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("PYTEST_ROOTFS_STORE", str(tmp_path / "other-store"))
+    return tmp_path / "elsewhere"
+
+
+def rewritten(archive: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
+    """Write an archive anew, each file as a function says; None leaves it out."""
+    target = archive.with_name("rewritten.tar")
+    with (
+        tarfile.open(archive) as source,
+        tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as out,
+    ):
+        for member in source:
+            file = source.extractfile(member)
+            content = change(member.name, file.read()) if file else b""
+            if content is not None:
+                member.size = len(content)
+                out.addfile(member, io.BytesIO(content))
+    return target
+
+
+def with_record(archive: Path, **values: object) -> Path:
+    """Change keys of failure.json in an archive."""
+
+    def change(name: str, content: bytes) -> bytes:
+        if name != RECORD:
+            return content
+        return json.dumps({**json.loads(content), **values}).encode()
+
+    return rewritten(archive, change)
+
+
+@pytest.mark.slow
+def test_imported_failure_is_the_same(
+    archive: Path, failed: Failure, call: Call, elsewhere: Path
+) -> None:
+    imported = call("import-failure", str(archive))
+
+    assert (imported.status, imported.out) == (0, f"{failed.id}\n")
+    assert Failure.from_json(json.loads(call("show", failed.id, "--json").out)) == failed
+    assert call("cat", failed.id, "new dir/new.txt").out == "first\nsecond without end"
+    assert "+line fifty\n" in call("diff", failed.id).out
+    command = ["sh", "-c", "id -un; pwd; exit 4"]
+    entered = call("exec", failed.id, "--", *command)
+    assert (entered.status, entered.out) == (4, "nobody\n/srv\n")
+
+
+@pytest.mark.slow
+def test_imported_failure_survives_collection(
+    archive: Path, failed: Failure, call: Call, elsewhere: Path
+) -> None:
+    call("import-failure", str(archive))
+
+    assert call("gc", "--all").status == 0
+
+    assert "+line fifty\n" in call("diff", failed.id).out
+
+
+def test_failure_from_a_missing_project_joins_this_one(
+    archive: Path, failed: Failure, call: Call, elsewhere: Path
+) -> None:
+    moved = with_record(archive, rootdir="/no/such/project")
+
+    call("import-failure", str(moved))
+
+    listed = json.loads(call("failures", "--json").out)
+    assert [(each["id"], each["rootdir"]) for each in listed] == [(failed.id, str(elsewhere))]
+
+
+def test_project_of_an_imported_failure_can_be_said(
+    archive: Path, call: Call, elsewhere: Path, tmp_path: Path
+) -> None:
+    call("import-failure", str(archive), "--rootdir", str(tmp_path / "mine"))
+
+    assert json.loads(call("failures", "--all", "--json").out)[0]["rootdir"] == f"{tmp_path}/mine"
+
+
+def test_second_import_changes_nothing(archive: Path, call: Call, elsewhere: Path) -> None:
+    call("import-failure", str(archive))
+
+    result = call("import-failure", str(archive))
+
+    assert result.status == 0
+    assert "is here already" in result.err
+    assert len(json.loads(call("failures", "--all", "--json").out)) == 1
+
+
+def test_taken_id_is_changed(archive: Path, failed: Failure, call: Call, elsewhere: Path) -> None:
+    call("import-failure", str(archive))
+    other = with_record(archive, nodeid="other.py::test_other")
+
+    result = call("import-failure", str(other))
+
+    assert result.status == 0
+    assert result.out.strip() != failed.id
+    assert f"another failure is called {failed.id}" in result.err
+    assert call("cat", "other.py", "new dir/new.txt").status == 0
+
+
+def test_files_of_hooks_travel_along(
+    failed: Failure, call: Call, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    assert failed.folder is not None
+    (failed.folder / "logs").mkdir()
+    (failed.folder / "logs" / "trace.txt").write_text("seen\n")
+    call("export", "last", str(tmp_path / "failure.tar"))
+    shutil.rmtree(failed.folder / "logs")
+    request.getfixturevalue("elsewhere")
+
+    call("import-failure", str(tmp_path / "failure.tar"))
+
+    kept = tmp_path / "other-store" / "failures" / failed.id / "logs" / "trace.txt"
+    assert kept.read_text() == "seen\n"
+    assert "logs" in call("show", failed.id).out
+
+
+def test_failure_is_read_from_a_pipe(archive: Path, failed: Failure, elsewhere: Path) -> None:
+    done = subprocess.run(
+        [*PROGRAM, "import-failure", "-"],
+        input=archive.read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+
+    assert done.stdout.decode() == f"{failed.id}\n"
+
+
+def test_mounts_of_the_other_host_are_left_out(
+    archive: Path, failed: Failure, call: Call, elsewhere: Path
+) -> None:
+    options = {"mounts": [{"source": "/etc", "target": "/srv/etc", "is_readonly": True}]}
+
+    call("import-failure", str(with_record(archive, options=options)))
+
+    assert "missing   mount /srv/etc: /etc is on the host that" in call("show", failed.id).out
+    assert call("ls", failed.id, "/srv/etc").status == 3
+
+
+def damaged(name: str, content: bytes) -> bytes:
+    return content.replace(b"line fifty", b"line fifti")
+
+
+def without_record(name: str, content: bytes) -> bytes | None:
+    return None if name == RECORD else content
+
+
+def without_manifest(name: str, content: bytes) -> bytes | None:
+    return None if content.startswith(b'{"annotations"') else content
+
+
+def without_layers(name: str, content: bytes) -> bytes | None:
+    return None if name.startswith("blobs/") and not content.startswith(b"{") else content
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (damaged, "is damaged: its content has the digest sha256:"),
+        (without_record, "it holds an image, but no failure.json"),
+        (without_manifest, "is missing from the store"),
+        (without_layers, "is missing from the store"),
+    ],
+)
+def test_broken_archive_is_refused(
+    change: Callable[[str, bytes], bytes | None],
+    reason: str,
+    archive: Path,
+    call: Call,
+    elsewhere: Path,
+) -> None:
+    path = rewritten(archive, change)
+
+    result = call("import-failure", str(path))
+
+    assert result.status == 1
+    assert result.err.startswith(f"error: {path} is no archive of a failure\n")
+    assert reason in result.err
+    assert "hint: give a file that `pytest-rootfs export" in result.err
+    assert call("failures", "--all").out == "no failures are kept here\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"id": "../../x"}, "has the id '../../x'"),
+        ({"layer": f"sha256:{'0' * 64}"}, "is not that of its failure.json"),
+        ({"format": 99}, "format 99, this version reads 1"),
+        ({"image": None}, "its failure.json cannot be read"),
+    ],
+)
+def test_record_that_lies_is_refused(
+    values: dict[str, object], reason: str, archive: Path, call: Call, elsewhere: Path
+) -> None:
+    result = call("import-failure", str(with_record(archive, **values)))
+
+    assert result.status == 1
+    assert reason in result.err
+
+
+@pytest.mark.parametrize("name", ["../escaped", "etc/passwd", "failure/../../escaped"])
+def test_strange_entry_is_refused(name: str, archive: Path, call: Call, elsewhere: Path) -> None:
+    with tarfile.open(archive, "a") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+
+    result = call("import-failure", str(archive))
+
+    assert result.status == 1
+    assert name in result.err
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 1024, b"\x1f\x8b\x08" * 400])
+def test_file_that_is_no_archive_is_refused(
+    content: bytes, call: Call, elsewhere: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+
+    result = call("import-failure", str(tmp_path / "file"))
+
+    assert result.status == 1
+    assert result.err.startswith(f"error: {tmp_path}/file is no archive of a failure\n")
+
+
+def test_missing_file_is_not_found(call: Call, elsewhere: Path) -> None:
+    assert call("import-failure", "nowhere.tar").status == 3
+    assert call("import-failure", "/").status == 1
+
+
+def test_other_containers_travel_along(
+    engine: Engine, call: Call, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.start("minimal", name="app") as app, engine.start("minimal", name="db") as db:
+        db.path("/srv/table").write_text("row\n")
+        failure = failures.keep(
+            engine,
+            [app, db],
+            nodeid="t.py::test_two",
+            phase="call",
+            outcome="failed",
+            message="",
+            rootdir=project,
+            timings={},
+        )
+    call("export", "last", str(tmp_path / "two.tar"))
+    failures.Failures(engine.store).remove(failure.id)
+    monkeypatch.setenv("PYTEST_ROOTFS_STORE", str(tmp_path / "other-store"))
+
+    call("import-failure", str(tmp_path / "two.tar"))
+
+    assert call("cat", "last", "-c", "db", "/srv/table").out == "row\n"
+    with Store.open(tmp_path / "other-store") as store:
+        assert failures.Failures(store).get(failure.id) == failure
