@@ -65,7 +65,8 @@ class KeptContainer:
 class Failure:
     """A kept failure: which test, when, what it said, and its containers, the main one first.
 
-    `time` is ISO 8601 in UTC, `timings` are seconds by phase. The files are in the store: as an
+    `time` is ISO 8601 in UTC, `timings` are seconds by phase, `images` the default images of the
+    session. The files are in the store: as an
     OCI image by `manifest`, the change alone by `layer`. `folder` holds `failure.json`, and takes
     what hooks want to add; it is None for a failure that is in no store.
     """
@@ -79,6 +80,7 @@ class Failure:
     rootdir: str
     containers: tuple[KeptContainer, ...]
     keep: str = "failed"
+    images: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
@@ -165,7 +167,7 @@ class Failure:
             others = data["containers"]
             main = {**data, "size": data["size"] - sum(other["size"] for other in others)}
             containers = tuple(_container(entry) for entry in (main, *others))
-            own = {name: data[name] for name in _OWN_KEYS}
+            own = {key: value for key, value in _known(cls, data).items() if key in _OWN_KEYS}
             return cls(containers=containers, folder=folder, **own)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error

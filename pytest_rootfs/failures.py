@@ -59,6 +59,7 @@ def keep(
     rootdir: Path,
     timings: Mapping[str, float],
     policy: str = "failed",
+    images: Sequence[str] = (),
 ) -> Failure:
     """Keep the containers of a test, live or dead but retained, the main one first.
 
@@ -76,6 +77,7 @@ def keep(
         rootdir=str(rootdir),
         containers=tuple(_with_files(engine.store, each) for each in containers),
         keep=policy,
+        images=tuple(images),
         timings=dict(timings),
     )
     return _publish(Failures(engine.store), failure)

@@ -25,10 +25,18 @@ if TYPE_CHECKING:
 class Keeper:
     """Keeps failures of one session in its store."""
 
-    def __init__(self, engine: Engine, *, rootdir: Path, output: Path | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        rootdir: Path,
+        output: Path | None,
+        images: tuple[str, ...] = (),
+    ) -> None:
         self._engine = engine
         self._rootdir = rootdir
         self._output = output
+        self._images = images
 
     def keep(self, attempt: Attempt, report: Report, *, message: str, failed: bool) -> None:
         """Keep what is wanted of an attempt; put sections, properties and a note on the report."""
@@ -64,6 +72,7 @@ class Keeper:
             rootdir=self._rootdir,
             timings=attempt.timings,
             policy=attempt.keep,
+            images=self._images,
         )
 
     def _tell(

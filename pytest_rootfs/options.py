@@ -135,6 +135,13 @@ OPTIONS = (
         kind="flag",
         in_ini=False,
     ),
+    Option(
+        "from_failure",
+        "Start the containers of the test that failed from its kept files; what "
+        "`pytest-rootfs rerun ID --from-failure` uses",
+        metavar="ID",
+        in_ini=False,
+    ),
 )
 
 
@@ -186,6 +193,7 @@ class Settings:
             "Unsupported", _choice(sources, "unsupported", UNSUPPORTED, unsupported)
         )
         self.shell = bool(sources.option("rootfs_shell"))
+        self.from_failure = str(sources.option("rootfs_from_failure") or "")
         self.defaults: Mapping[str, object] = _defaults(sources)
 
 

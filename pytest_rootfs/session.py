@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_rootfs.attempts import Attempt, Item, Note, Report
     from pytest_rootfs.engine import Engine
+    from pytest_rootfs.failures import Failure
     from pytest_rootfs.image import Image
     from pytest_rootfs.keeping import Keeper
     from pytest_rootfs.options import Keep, Settings
@@ -41,6 +42,7 @@ class Session:
         self._item: Item | None = None
         self._engine: Engine | None = None
         self._keeper: Keeper | None = None
+        self._failure: Failure | None = None
         self._defaults: ContainerOptions | None = None
         self._images: dict[str, Image] = {}
         self._digests: dict[str, str] = {}
@@ -69,8 +71,12 @@ class Session:
         return self._defaults
 
     def open_store(self) -> None:
-        """Open the store, unless it is; raises `StoreUnusable`."""
+        """Open the store, unless it is, and find the failure to start from, if one is wanted.
+
+        Raises `StoreUnusable`, `FailureNotFound`, `FailureAmbiguous`.
+        """
         self.engine.store  # noqa: B018  opened by the look at it
+        self._find_failure()
 
     def resolve(self, reference: str) -> Image:
         """Return the image that a reference means, asking the hook first."""
@@ -97,7 +103,7 @@ class Session:
         wanted, keep, options = marks.split(rooted, self.defaults)
         chosen = image if wanted is None else wanted
         resolved = self.resolve(chosen) if isinstance(chosen, str) else chosen
-        container = self.engine.start(resolved, name=name, options=options)
+        container = self._start(resolved, name, options)
         self._started.add(container.id)
         try:
             self._note_use(container, keep)
@@ -109,6 +115,29 @@ class Session:
             if self._images.get(reference) is resolved:
                 self._digests[reference] = container.built.digest
         return container
+
+    def _start(self, image: Image, name: str | None, options: ContainerOptions) -> Container:
+        """Start a container, from where the wanted failure ended if it is one of its."""
+        failure = self._find_failure()
+        if failure is not None and self._item is not None:
+            from pytest_rootfs import failure_start  # noqa: PLC0415  rare: somebody reruns
+
+            position = len(self.attempt.containers) if self.attempt is not None else 0
+            state = failure_start.state_for(
+                failure, self._item.nodeid, name=name, position=position
+            )
+            if state is not None:
+                return self.engine.start_built(state, name=name, options=options, image=image)
+        return self.engine.start(image, name=name, options=options)
+
+    def _find_failure(self) -> Failure | None:
+        """Return the failure of `--rootfs-from-failure`."""
+        if self._failure is None and self.settings.from_failure:
+            from pytest_rootfs.failures import Failures  # noqa: PLC0415  as above
+
+            wanted, project = self.settings.from_failure, self._config.rootpath
+            self._failure = Failures(self.engine.store).get(wanted, project=project)
+        return self._failure
 
     def stop(self, container: Container) -> None:
         """Close a container, and those that were forked from it, unless somebody has."""
@@ -320,7 +349,10 @@ class Session:
             from pytest_rootfs.keeping import Keeper  # noqa: PLC0415  first failure
 
             self._keeper = Keeper(
-                self.engine, rootdir=self._config.rootpath, output=self.settings.output
+                self.engine,
+                rootdir=self._config.rootpath,
+                output=self.settings.output,
+                images=self.settings.images,
             )
         return self._keeper
 

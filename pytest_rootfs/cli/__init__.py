@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb
 from pytest_rootfs.errors import ImageNotFound, RootfsError
 from pytest_rootfs.failure_shelf import FailureAmbiguous, FailureNotFound
+from pytest_rootfs.failure_start import FilesNotKept
 
 FAILED, USAGE, NOT_FOUND = 1, 2, 3
 
@@ -36,6 +37,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "exec": "run a command in a new container with the failed one's files",
         "run": "run a command in a fresh container of an image",
     },
+    "reruns": {"rerun": "run the failed test again, on a fresh image or from where it ended"},
     "exports": {"export": "write a failure as an archive for podman, docker or skopeo"},
     "imports": {"import-failure": "keep a failure that was exported elsewhere"},
     "cleaning": {
@@ -145,7 +147,7 @@ def _outer_parser() -> argparse.ArgumentParser:
 
 
 def _status_of(error: RootfsError) -> int:
-    if isinstance(error, (NotFound, FailureNotFound, ImageNotFound)):
+    if isinstance(error, (NotFound, FailureNotFound, FilesNotKept, ImageNotFound)):
         return NOT_FOUND
     return USAGE if isinstance(error, FailureAmbiguous) else FAILED
 

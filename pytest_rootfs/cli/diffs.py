@@ -20,11 +20,11 @@ from pytest_rootfs.cli.sessions import (
     find_container,
     find_failure,
     open_engine,
-    require_files,
     start_image,
     start_kept,
 )
 from pytest_rootfs.cli.verbs import NotFound, Verb, add_container, add_failure
+from pytest_rootfs.failure_start import require_files
 from pytest_rootfs.textdiff import unified_lines
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rootfs.cli.output import note
-from pytest_rootfs.cli.sessions import find_container, find_failure, open_store, require_files
+from pytest_rootfs.cli.sessions import find_container, find_failure, open_store
 from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb, add_container, add_failure
 from pytest_rootfs.errors import RootfsError
 from pytest_rootfs.failure_archive import write_archive
+from pytest_rootfs.failure_start import require_files
 from pytest_rootfs.store.oci import export
 
 if TYPE_CHECKING:

@@ -102,8 +102,8 @@ def _publish(failures: Failures, failure: Failure) -> Failure:
 VERBS = {
     "import-failure": Verb(
         description="Keep a failure that `pytest-rootfs export ID FILE --format oci` wrote on "
-        "another machine\nor from another store, and print its id: `show`, `diff` and `shell` work as "
-        "they did there.",
+        "another machine\nor from another store, and print its id. `show`, `diff`, `shell` "
+        "and others\nwork as they did there.",
         configure=_configure,
         act=_import_failure,
     ),

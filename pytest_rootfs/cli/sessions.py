@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from pytest_rootfs.cli.output import note
 from pytest_rootfs.cli.projects import find_project
 from pytest_rootfs.cli.verbs import NotFound
-from pytest_rootfs.failures import Failure, Failures, KeptContainer, KeptImage
+from pytest_rootfs.failure_start import built_image, require_files
+from pytest_rootfs.failures import Failure, Failures, KeptContainer
 from pytest_rootfs.options import default_store
 from pytest_rootfs.store.store import Store
 
 if TYPE_CHECKING:
     from pytest_rootfs.engine import Engine
-    from pytest_rootfs.image.built import BuiltImage
     from pytest_rootfs.runtime.container import Container
 
 
@@ -66,18 +66,10 @@ def find_container(failure: Failure, name: str | None) -> KeptContainer:
         return kept
     names = ", ".join(each.name for each in failure.containers)
     raise NotFound(
-        f"failure {failure.id} has no container {name!r}", detail=f"its containers: {names}"
+        f"failure {failure.id} has no container {name!r}",
+        detail=f"its containers: {names}",
+        hint="give one of those, or leave -c out for the first",
     )
-
-
-def require_files(failure: Failure, kept: KeptContainer) -> None:
-    """Refuse a failure whose files could not be kept, with the reason."""
-    if not kept.manifest:
-        raise NotFound(
-            f"the files of failure {failure.id} were not kept",
-            detail="\n".join(kept.gaps),
-            hint=f"what is known without them: pytest-rootfs show {failure.id}",
-        )
 
 
 @contextmanager
@@ -134,19 +126,3 @@ def start_image(engine: Engine, kept: KeptContainer) -> Container:
     from pytest_rootfs.runtime.spec import ContainerOptions  # noqa: PLC0415  as above
 
     return engine.start_built(built_image(kept.image), name="image", options=ContainerOptions())
-
-
-def built_image(image: KeptImage) -> BuiltImage:
-    """Return a kept image as the builder's own."""
-    from pytest_rootfs.image.built import BuiltImage  # noqa: PLC0415  as above
-    from pytest_rootfs.image.config import config_from_oci  # noqa: PLC0415  as above
-
-    return BuiltImage(
-        name=image.name,
-        digest=image.digest,
-        chain_id=image.chain_id,
-        layers=image.layers,
-        config=config_from_oci(image.config),
-        size=image.size,
-        is_host=image.is_host,
-    )

@@ -93,6 +93,29 @@ def test_podman_shows_the_same_files(
     assert os.readlink(srv / "link") == "/etc/passwd"
 
 
+@needs("podman", "runc", "root")
+@pytest.mark.slow
+def test_podman_runs_the_failure(
+    failed: Failure, call: Call, tmp_path: Path, podman: Callable[..., str]
+) -> None:
+    call("export", "last", str(tmp_path / "failure.tar"))
+    listing = [
+        "sh",
+        "-c",
+        "id -un; pwd; echo $FROM_MARK; ls -ln --time-style=+%s; cat 'new dir/new.txt'",
+    ]
+
+    podman("load", "-q", "-i", str(tmp_path / "failure.tar"))
+    there = podman(
+        *("--runtime", "runc", "--cgroup-manager", "cgroupfs"),
+        *("run", "--rm", "--network", "none", "--log-driver", "none"),
+        *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"),  # no rights for more
+        *(f"localhost/pytest-rootfs:{failed.id}", *listing),
+    )
+
+    assert there == call("exec", "last", "--", *listing).out
+
+
 def test_layer_is_a_tar_of_the_changes(failed: Failure, call: Call, tmp_path: Path) -> None:
     archive = tmp_path / "layer.tar"
 

@@ -44,6 +44,7 @@ def test_defaults_are_those_of_the_interface() -> None:
         "limits": "strict",
         "unsupported": "skip",
         "shell": False,
+        "from_failure": "",
         "defaults": {},
     }
 
