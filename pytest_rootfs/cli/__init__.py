@@ -26,7 +26,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "failures": "list the kept failures of this project",
         "show": "tell what happened in a failure",
     },
-    "diffs": {"diff": "show what changed against the image, as unified diffs"},
+    "diffs": {"diff": "show what changed against the image, another failure or a pass"},
     "files": {
         "ls": "list a folder of the failed container",
         "cat": "print a file of the failed container",

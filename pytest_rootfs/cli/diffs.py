@@ -1,21 +1,23 @@
-"""`diff`: what changed in a failed container against its image, as unified diffs.
+"""`diff`: what differs between a failed container and its image, or another one, as unified diffs.
 
-Two containers are started, one from the image and one from the kept state, and the changed paths
-read from both. The output is what `patch` reads, as far as unified diffs can say it; binary
-files, symbolic links, modes and owners are one line each.
+Two containers are started, one from each side, and the paths that may differ read from both. A
+folder that only one side has is read to its depth. The output is what `patch` reads, as far as
+unified diffs can say it; binary files, symbolic links, modes and owners are one line each.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from pytest_rootfs.cli.output import has_colour, painted, safe
+from pytest_rootfs.cli import against, diff_stats
+from pytest_rootfs.cli.output import has_colour, note, painted, safe
 from pytest_rootfs.cli.sessions import (
     find_container,
     find_failure,
@@ -52,36 +54,84 @@ class Side:
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_failure(parser)
     parser.add_argument("path", metavar="PATH", nargs="?", help="only this path and what is below")
+    parser.add_argument(
+        "--against",
+        metavar="IMAGE|ID|pass",
+        default=against.IMAGE,
+        help="`image` (default), another failure, or `pass`: the newest kept pass of the same test",
+    )
+    parser.add_argument("--stat", action="store_true", help="only how much of each path differs")
     add_container(parser)
 
 
 def _diff(args: argparse.Namespace) -> int:
     with open_engine(args) as engine:
-        failure = find_failure(engine.store, args.failure)
+        store = engine.store
+        failure = find_failure(store, args.failure)
         kept = find_container(failure, args.container)
         require_files(failure, kept)
-        paths = _wanted(kept, args.path)
+        other = against.find_other(store, failure, kept, args.against)
+        paths = _wanted(kept, args.path, against.differing_paths(store, kept, other))
         if not paths:
+            note("nothing changed" if other is None else "nothing differs")
             return 0
         after = start_kept(engine, kept, user="root")
-        before = start_image(engine, kept)
-        for path in paths:
-            lines = compare(path, read_side(before, path), read_side(after, path))
-            _print(lines)
+        before = start_kept(engine, other, user="root") if other else start_image(engine, kept)
+        found = _differences(before, after, paths)
+        count = _print_stats(found) if args.stat else _print_all(found)
+    if not count and args.path is not None:
+        raise _nothing_at(args.path)
+    if not count:
+        note("the paths that changed differ in nothing but their times")
     return 0
 
 
-def _wanted(kept: KeptContainer, path: str | None) -> list[str]:
-    paths = [str(change["path"]) for change in kept.changes]
+def _wanted(kept: KeptContainer, path: str | None, paths: list[str]) -> list[str]:
     if path is None:
         return paths
-    wanted = PurePosixPath(kept.workdir or "/") / path
+    wanted = PurePosixPath(os.path.normpath(PurePosixPath(kept.workdir or "/") / path))
     found = [
         each for each in paths if wanted in (PurePosixPath(each), *PurePosixPath(each).parents)
     ]
-    if not found:
-        raise NotFound(f"nothing changed at {wanted}", hint="leave PATH out to see what did")
-    return found
+    if not found and not any(PurePosixPath(each) in wanted.parents for each in paths):
+        raise _nothing_at(str(wanted))
+    return found or [str(wanted)]  # below a folder that only one side has
+
+
+def _nothing_at(path: str) -> NotFound:
+    return NotFound(f"nothing changed at {path}", hint="leave PATH out to see what did")
+
+
+def _differences(
+    before: Container, after: Container, paths: Sequence[str]
+) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield every path that differs, with the lines that say how."""
+    pending, known = list(reversed(paths)), set(paths)
+    while pending:
+        path = pending.pop()
+        old, new = read_side(before, path), read_side(after, path)
+        if lines := list(compare(path, old, new)):
+            yield path, lines
+        if "d" in (old.kind, new.kind) and old.kind != new.kind:
+            owner = before if old.kind == "d" else after
+            below = sorted(str(each) for each in owner.path(path).iterdir())
+            pending += [each for each in reversed(below) if each not in known]
+            known.update(below)
+
+
+def _print_all(found: Iterable[tuple[str, list[bytes]]]) -> int:
+    count = 0
+    for _, lines in found:
+        _print(lines)
+        count += 1
+    return count
+
+
+def _print_stats(found: Iterable[tuple[str, list[bytes]]]) -> int:
+    stats = [diff_stats.measure(path, lines) for path, lines in found]
+    if stats:
+        diff_stats.print_stats(stats)
+    return len(stats)
 
 
 def read_side(container: Container, path: str) -> Side:
@@ -171,8 +221,8 @@ def _encoded(name: str) -> bytes:
 
 VERBS = {
     "diff": Verb(
-        description="Show what changed in a failed container against its image: unified diffs of "
-        "text\nfiles, one line for everything else.",
+        description="Show what differs between a failed container and its image, another failure "
+        "or a pass:\nunified diffs of text files, one line for everything else.",
         configure=_configure,
         act=_diff,
     ),

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from pytest_rootfs.cli.diff_stats import Stat, measure, print_stats
 from pytest_rootfs.cli.diffs import Side, compare
 from pytest_rootfs.textdiff import unified, unified_lines
 
@@ -130,4 +131,57 @@ def test_file_that_became_a_folder_is_deleted() -> None:
         "+++ /dev/null",
         "@@ -1 +0,0 @@",
         "-a",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (file(b"a\n"), file(b"b\nc\n"), Stat(path="/p", added=2, removed=1)),
+        (Side(), file(b"--- x\n+++ y\n"), Stat(path="/p", added=2)),
+        (file(b"-- x\n"), Side(), Stat(path="/p", removed=1)),
+        (Side(), file(b""), Stat(path="/p")),
+        (file(b"a\0"), file(b"b\0c"), Stat(path="/p", remarks=("binary 2 -> 3 bytes",))),
+        (file(b"a"), file(b"a", mode=0o755), Stat(path="/p", remarks=("mode 0644 -> 0755",))),
+        (Side(), Side(kind="d", mode=0o700), Stat(path="/p", remarks=("added directory",))),
+        (Side(kind="p"), Side(), Stat(path="/p", remarks=("deleted fifo",))),
+        (
+            Side(kind="l", target="a"),
+            Side(kind="l", target="/p"),
+            Stat(path="/p", remarks=("symlink a -> /p",)),
+        ),
+        (Side(kind="d"), Side(kind="l"), Stat(path="/p", remarks=("directory became symlink",))),
+    ],
+)
+def test_stat_counts_lines(before: Side, after: Side, expected: Stat) -> None:
+    assert measure("/p", compare("/p", before, after)) == expected
+
+
+def test_stat_of_a_rewrite_says_so() -> None:
+    old = b"".join(b"%d\n" % number for number in range(30_000))
+
+    stat = measure("/p", compare("/p", file(old), file(old.replace(b"\n", b"x\n"))))
+
+    assert stat.remarks == ("too many lines differ to compare: 30000 -> 30000 lines",)
+
+
+def test_stats_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    print_stats(
+        [
+            Stat(path="/etc/a", added=1000, removed=1),
+            Stat(path="/etc/longer\udcff", added=3),
+            Stat(path="/x", remarks=("mode 0644 -> 0755",)),
+            Stat(path="/y"),
+        ]
+    )
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(" /etc/a          | 1001 +++++")
+    assert lines[0].endswith("+-")
+    assert len(lines[0]) <= 80
+    assert lines[1:] == [
+        " /etc/longer\\xff |    3 +",
+        " /x              | mode 0644 -> 0755",
+        " /y              |    0",
+        " 4 paths changed, 1003 insertions(+), 1 deletion(-)",
     ]
