@@ -28,6 +28,7 @@ from pytest_rootfs.snapshots import Snapshot
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.media_types import LAYER_TYPE
 from pytest_rootfs.store.store import Store
+from pytest_rootfs.textdiff import LARGEST_BYTES, TooLarge
 
 ADDED_MAX = 64
 """Layers on top of an image: a snapshot on that many more becomes one (an overlay takes 500)."""
@@ -186,28 +187,34 @@ class RwLayer:
         found = (Change(**json.loads(line)) for line in lines.splitlines())
         return Changes(change for change in found if not self._is_of_the_start(change))
 
-    def read_base(self, path: str) -> tuple[str, bytes | None]:
+    def read_base(self, path: str) -> tuple[str, bytes | TooLarge | None]:
         """Return a path with the image's links resolved, and the file there, None if none is."""
         layers = self._image_layers
-        found, content = self._job_with_output("open_view", {"path": path}, [], layers)
+        args = {"path": path, "max_bytes": LARGEST_BYTES}
+        found, content = self._job_with_output("open_view", args, [], layers)
         if found["type"] is not None:
-            return str(found["path"]), content if found["type"] == "file" else None
+            return str(found["path"]), _content(found, content)
         folder, name = posixpath.split(path)
         if not name:
             return path, None
-        found, _ = self._job_with_output("open_view", {"path": folder}, [], layers)
+        args = {"path": folder, "max_bytes": LARGEST_BYTES}
+        found, _ = self._job_with_output("open_view", args, [], layers)
         return posixpath.join(str(found.get("path", folder)), name), None
 
-    def read_changed(self, container: Container, path: str) -> bytes | None:
+    def read_changed(self, container: Container, path: str) -> bytes | TooLarge | None:
         """Return a file that the container has changed; None where there is no file."""
         upper_fd = self._open_upper(container)
         try:
             found, content = self._job_with_output(
-                "open_changed", {"path": path}, [upper_fd], (), between=self._between
+                "open_changed",
+                {"path": path, "max_bytes": LARGEST_BYTES},
+                [upper_fd],
+                (),
+                between=self._between,
             )
         finally:
             os.close(upper_fd)
-        return content if found["type"] == "file" else None
+        return _content(found, content)
 
     def pack_counted(
         self, container: Container, *, clamp_mtime: int | None
@@ -371,6 +378,12 @@ class RwLayer:
             if isinstance(error, StepFailed) and error.errno != errno.ESRCH:
                 raise ContainerError(f"container {container.name}: {error}") from error
             raise _lost(container, error) from error
+
+
+def _content(found: Mapping[str, Any], content: bytes) -> bytes | TooLarge | None:  # Any: JSON
+    if found["type"] != "file":
+        return None
+    return content if found["size"] <= LARGEST_BYTES else TooLarge(found["size"])
 
 
 def _lost(container: Container, error: Exception) -> ContainerDied:

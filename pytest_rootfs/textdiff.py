@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from difflib import unified_diff
 
+LARGEST_BYTES = 64 << 20
+"""Larger files are not read, so that a sparse one of a terabyte takes no memory."""
 _COMPARED_LINES = 20_000
 """More differing lines than this on a side are not compared: difflib's time is quadratic."""
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")  # splitlines() would split at carriage returns, too
 
 
-def unified(path: str, before: bytes | None, after: bytes | None) -> str:
+@dataclass(frozen=True, slots=True, eq=False)
+class TooLarge:
+    """In place of the content of a file that is not read; equal only to itself."""
+
+    size: int
+
+
+def unified(path: str, before: bytes | TooLarge | None, after: bytes | TooLarge | None) -> str:
     """Return the unified diff of two contents of an absolute path; None is a missing file.
 
     Empty when they are the same; one line for binary files, which hold a null byte or differ in
-    nothing that can be shown.
+    nothing that can be shown, and for files of more than 64 MiB.
     """
     if before == after:
         return ""
+    if isinstance(before, TooLarge) or isinstance(after, TooLarge):
+        return f"{path} is too large to compare: {_size(before)} -> {_size(after)} bytes\n"
     old, new = before or b"", after or b""
     looks_same = old.decode(errors="replace") == new.decode(errors="replace")
     is_known = before is not None and after is not None  # an empty file that is new has a diff, too
@@ -29,6 +41,10 @@ def unified(path: str, before: bytes | None, after: bytes | None) -> str:
     new_name = b"/dev/null" if after is None else b"b" + name
     lines = unified_lines(old, new, old_name, new_name)
     return b"".join(line + b"\n" for line in lines).decode(errors="replace")
+
+
+def _size(content: bytes | TooLarge | None) -> int:
+    return content.size if isinstance(content, TooLarge) else len(content or b"")
 
 
 def unified_lines(before: bytes, after: bytes, old_name: bytes, new_name: bytes) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_rootfs.changeset import Changes
 from pytest_rootfs.runtime.subordinate_ids import Gap
+from pytest_rootfs.textdiff import TooLarge
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.container import Container
@@ -70,10 +71,10 @@ class Home(Protocol):
     def changes(self, container: Container) -> Changes:
         """Compare the rw layer with the image."""
 
-    def read_base(self, path: str) -> tuple[str, bytes | None]:
+    def read_base(self, path: str) -> tuple[str, bytes | TooLarge | None]:
         """Return a path with the image's links resolved, and the file there, None if none is."""
 
-    def read_changed(self, container: Container, path: str) -> bytes | None:
+    def read_changed(self, container: Container, path: str) -> bytes | TooLarge | None:
         """Return a file that the container has changed; None where there is no file."""
 
     def pack_counted(

@@ -13,12 +13,12 @@ import resource
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any  # arguments and results are JSON
+from typing import Any, BinaryIO  # arguments and results are JSON
 
 from pytest_rootfs.kernel.trees import remove_tree_at
 from pytest_rootfs.store.changes import diff, pack
 from pytest_rootfs.store.layers import unpack
-from pytest_rootfs.store.lookups import find
+from pytest_rootfs.store.lookups import Found, find
 
 Arguments = dict[str, Any]
 _OPEN_FILES = 65536
@@ -90,36 +90,36 @@ def remove_tree(args: Arguments, fds: list[int]) -> dict[str, Any]:
 
 
 def open_view(args: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Read a path of merged layers: `{"path": str}`, [out, *layers topmost first].
+    """Read a path of merged layers: `{"path", "max_bytes"}`, [out, *layers topmost first].
 
     Links are resolved inside the view. Returns `{"type": None}` for a missing path, else `type`,
     `mode`, `uid`, `gid`, `size`, `mtime_ns` and `path`, the resolved one. A file's content, or the
     names in a folder as JSON (one object a line: `name`, `type`, `mode`, `uid`, `gid`, `size`,
-    `mtime_ns`, `target`), is written to `out`.
+    `mtime_ns`, `target`), is written to `out`; not that of a file with more than `max_bytes`.
     """
     out_fd, *layer_fds = fds
     with ExitStack() as opened, os.fdopen(out_fd, "wb", closefd=False) as out:
         found = find(_base_view(layer_fds), os.fsencode(str(args["path"])), opened)
-        if found is None:
-            return {"type": None}
-        for chunk in found.content():
-            out.write(chunk)
-        return found.as_json()
+        return _written(found, args, out) if found is not None else {"type": None}
+
+
+def _written(found: Found, args: Arguments, out: BinaryIO) -> dict[str, Any]:
+    if found.info.type != "file" or found.info.stat.st_size <= int(args["max_bytes"]):
+        out.writelines(found.content())
+    return found.as_json()
 
 
 def open_changed(args: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Read a file as the topmost folder has it that has any: `{"path": str}`, [out, *folders].
+    """Read a file as the topmost folder has it that has any: as `open_view`, [out, *folders].
 
-    `open_view`'s result. The file is known to be there, so no deletion above hides it.
+    The file is known to be there, so no deletion above hides it.
     """
     out_fd, *folder_fds = fds
     with ExitStack() as opened, os.fdopen(out_fd, "wb", closefd=False) as out:
         for folder_fd in folder_fds:
             found = find(folder_fd, os.fsencode(str(args["path"])), opened)
             if found is not None:
-                for chunk in found.content():
-                    out.write(chunk)
-                return found.as_json()
+                return _written(found, args, out)
     return {"type": None}
 
 

@@ -291,6 +291,14 @@ def test_diff_of_binary_files(container: Container) -> None:
     assert container.diff("/data/other") == expected
 
 
+def test_diff_of_a_huge_file_reads_nothing(container: Container) -> None:
+    container.run("truncate -s 100G /data/other")
+
+    assert container.diff("/data/other") == (
+        f"/data/other is too large to compare: 5 -> {100 << 30} bytes\n"
+    )
+
+
 def test_diff_of_strange_text(container: Container) -> None:
     container.path("/data/other").write_bytes(b"a\rb\x0cc\xff\n")
 

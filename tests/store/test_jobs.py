@@ -127,7 +127,9 @@ def test_view_resolves_links_inside(
 ) -> None:
     def job() -> dict[str, Any]:
         out_fd = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
-        return jobs.open_view({"path": path}, [out_fd, *unpack_all(tmp_path, [BASE, TOP])])
+        return jobs.open_view(
+            {"path": path, "max_bytes": 99}, [out_fd, *unpack_all(tmp_path, [BASE, TOP])]
+        )
 
     answer = in_user_namespace(job)
 
@@ -138,7 +140,9 @@ def test_view_resolves_links_inside(
 def test_view_lists_a_folder(tmp_path: Path) -> None:
     def job() -> dict[str, Any]:
         out_fd = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
-        return jobs.open_view({"path": "/"}, [out_fd, *unpack_all(tmp_path, [BASE, TOP])])
+        return jobs.open_view(
+            {"path": "/", "max_bytes": 0}, [out_fd, *unpack_all(tmp_path, [BASE, TOP])]
+        )
 
     answer = in_user_namespace(job)
 
