@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from pytest_rootfs.kernel.cgroups_files import read_text
+from pytest_rootfs.kernel.mountinfo import unescaped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ CONTROLLERS = ("memory", "pids", "cpu")
 """What a limit can be set on."""
 FIGURES_ONLY = ("cpuacct", "io")
 """What only gives figures: v1 has processor time in a hierarchy that may be apart from `cpu`."""
-_ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
 class Mount:
@@ -102,7 +102,7 @@ def parse_mounts(mountinfo: str, own_paths: dict[str, str]) -> list[Mount]:
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         fields, (fs_type, _, options) = left.split(), right.split(" ", 2)
-        path, is_read_only = _unescaped(fields[4]), "ro" in fields[5].split(",")
+        path, is_read_only = unescaped(fields[4]), "ro" in fields[5].split(",")
         if not fs_type.startswith("cgroup") or not _is_seen(path, fields[2]):
             continue
         if fs_type == "cgroup2":
@@ -113,7 +113,7 @@ def parse_mounts(mountinfo: str, own_paths: dict[str, str]) -> list[Mount]:
             version, key = 1, controllers[0] if controllers else "?"
         else:
             continue
-        own = _seen_from(path, _unescaped(fields[3]), own_paths.get(key))
+        own = _seen_from(path, unescaped(fields[3]), own_paths.get(key))
         if controllers or version == 2:
             mounts[path] = Mount(
                 path,
@@ -158,9 +158,3 @@ def _seen_from(mount_path: str, mount_root: str, own_path: str | None) -> str | 
 
 def _rank(mount: Mount) -> tuple[bool, bool]:
     return mount.own is not None, not mount.is_read_only
-
-
-def _unescaped(text: str) -> str:
-    for escape, character in _ESCAPES.items():
-        text = text.replace(escape, character)
-    return text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.kernel import mountinfo, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ PLACES = ("/tmp", "/mnt", "/media", "/srv", "/etc")
 
 NESTED = "on an overlay of an overlay"
 """What an error says of an overlay that the kernel refuses for its depth: it stacks two."""
+
+MAPPING = "mount_setattr idmap"
+"""What an error says of a mount that takes no id map; the mount follows."""
 
 PROC_MAGIC = 0x9FA0
 SYSFS_MAGIC = 0x62656572
@@ -223,8 +226,9 @@ def host_tree(path: str, *, readonly: bool, recursive: bool, userns_fd: int = -1
     """Return a detached copy of a host tree, fit to be given to a container.
 
     With a user namespace the tree is id-mapped (mount_setattr(2), Linux 5.12), so that ids on disk
-    are the container's ids. Mounts below are taken along when `recursive`; where one of them cannot
-    be id-mapped (proc, sysfs, network file systems), only the file system at the path itself is.
+    are the container's ids. Mounts below are taken along when `recursive`. Raises OSError with the
+    mount that cannot be id-mapped (proc, sysfs, network file systems): left out, its folder would
+    look empty, and unmapped its files would belong to nobody.
     """
     attributes = syscalls.MOUNT_ATTR_NODEV | (syscalls.MOUNT_ATTR_RDONLY if readonly else 0)
     if userns_fd >= 0:
@@ -242,9 +246,20 @@ def host_tree(path: str, *, readonly: bool, recursive: bool, userns_fd: int = -1
     except OSError as error:
         os.close(tree_fd)
         if error.errno == errno.EINVAL and recursive and userns_fd >= 0:
-            return host_tree(path, readonly=readonly, recursive=False, userns_fd=userns_fd)
+            error.filename = f"{MAPPING} {_unmappable(path, userns_fd)}"
         raise
     return tree_fd
+
+
+def _unmappable(path: str, userns_fd: int) -> str:
+    """Return the first of the mounts at and below a path that cannot be id-mapped."""
+    for place in [path, *mountinfo.places_below(os.path.realpath(path))]:
+        try:
+            os.close(host_tree(place, readonly=True, recursive=False, userns_fd=userns_fd))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return place
+    return path
 
 
 def _explained(error: OSError, fs_fd: int, subject: str) -> OSError:

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from pytest_rootfs.errors import ContainerError, HostUnsupported
+from pytest_rootfs.kernel.mounts import MAPPING
 from pytest_rootfs.runtime import host_reasons, protocol
 from pytest_rootfs.runtime.client import StepFailed
 from pytest_rootfs.runtime.plan import Plan
@@ -55,9 +56,18 @@ def _tree_of(session: Session, mount: Mount) -> int:
     except StepFailed as error:
         if error.errno == errno.ENOSYS and (refused := host_reasons.unsupported(error)):
             raise refused from error
-        hint = "create it, or correct mounts=…"
-        if error.errno == errno.EINVAL:
-            hint = "its file system may not take id-mapped mounts: copy it with container.copy_in"
+        if f"{error.filename}".startswith(MAPPING):
+            raise _unmappable(mount, error.filename.removeprefix(f"{MAPPING} ")) from error
         raise ContainerError(
-            f"cannot mount {mount.source}: {error.strerror}", detail=str(error), hint=hint
+            f"cannot mount {mount.source}: {error.strerror}",
+            detail=str(error),
+            hint="create it, or correct mounts=…",
         ) from error
+
+
+def _unmappable(mount: Mount, culprit: str) -> ContainerError:
+    where = "its file system" if Path(culprit) == mount.source else f"{culprit} below it"
+    return ContainerError(
+        f"cannot mount {mount.source}: {where} takes no id map, which root's containers need",
+        hint="copy what is needed with container.copy_in, or mount folders without such a part",
+    )
