@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from conftest import Start
 
 GONE_S = 10.0
-STARTS = 1000
+STARTS = 300
 ONE_START = """
 import sys
 from pathlib import Path
@@ -145,7 +145,8 @@ def traced(engine: Engine) -> Iterator[Callable[[str, int], Traced]]:
         ("clone3", 1),
         *(("fsopen", number) for number in (1, 3)),
         ("fsmount", 2),
-        *(("sendmsg", number) for number in (1, 2)),
+        ("sendmsg", 1),  # with descriptors: the container is handed over
+        *(("sendto", number) for number in (1, 2)),  # the plan is known; a command has ended
         ("setresuid", 1),
         ("move_mount", 1),
         *(("mount", number) for number in (1, 4, 12)),
@@ -195,7 +196,7 @@ def held(pid: int) -> Counter[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """What a session holds after 20 starts, and after a thousand more; by process and kind."""
+    """What a session holds after 20 starts, and after many more; by process and kind."""
 
     before: dict[str, Counter[str]]
     after: dict[str, Counter[str]]
@@ -231,14 +232,14 @@ def private_kib(pid: int) -> int:
 @pytest.mark.slow
 @needs("root")  # nobody else may look into the spawner
 @pytest.mark.parametrize("name", ["pytest", "warden", "spawner"])
-def test_a_thousand_starts_leak_nothing(growth: Growth, name: str) -> None:
+def test_hundreds_of_starts_leak_nothing(growth: Growth, name: str) -> None:
     assert growth.after[name] - growth.before[name] == Counter()
 
 
 @pytest.mark.slow
 @needs("root")
 def test_memory_of_the_spawner_does_not_grow(growth: Growth) -> None:
-    assert growth.spawner_kib < 512
+    assert growth.spawner_kib < 256
 
 
 def test_close_while_a_command_runs(container: Container) -> None:

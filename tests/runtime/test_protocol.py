@@ -14,9 +14,11 @@ from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
 
 Pair = tuple[socket.socket, socket.socket]
+TEXT = st.text('aé€😀"\\\n\x00')
+"""What JSON writes as it is, escapes, or writes as two escapes."""
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
 )
 
 
@@ -27,7 +29,7 @@ def pair() -> Iterator[Pair]:
         yield first, second
 
 
-@given(st.dictionaries(st.text(), JSON))
+@given(st.dictionaries(TEXT, JSON))
 def test_any_message_arrives(message: dict[str, object]) -> None:
     first, second = protocol.pair()
     with first, second:

@@ -206,42 +206,36 @@ def test_flood_of_complaints_is_ended_in_time(start: Start) -> None:
     assert container.limits_hit()[0].startswith("timeout: ")
 
 
-def test_a_hundred_thousand_files_are_told(start: Start) -> None:
+def test_thousands_of_files_are_told(start: Start) -> None:
     container = start()
-    container.run("mkdir /many; cd /many; seq 100000 | xargs touch", timeout=2 * ENOUGH_S)
+    container.run("mkdir /many; cd /many; seq 20000 | xargs touch", timeout=2 * ENOUGH_S)
     began = time.monotonic()
 
     changes = container.changes()
 
-    assert len(changes) == 100_001
+    assert len(changes) == 20_001
     assert time.monotonic() - began < ENOUGH_S
     assert closes_in_time(container)
 
 
-def test_ten_thousand_levels_are_told(start: Start) -> None:
+DEEP = f"for i in 1 2 3; do mkdir -p {'d/' * 1000}; cd {'d/' * 1000}; done"
+"""3000 levels: more than Python's recursion, a process's open files or a path of PATH_MAX take."""
+
+
+def test_thousands_of_levels_are_told(start: Start) -> None:
     container = start()
-    levels = "d/" * 1000
-    container.run(
-        [
-            "bash",
-            "-c",
-            f"for i in $(seq 10); do mkdir -p {levels}; cd {levels}; done; touch bottom",
-        ],
-        timeout=2 * ENOUGH_S,
-    )
+    container.run(["bash", "-c", f"{DEEP}; touch bottom"], timeout=2 * ENOUGH_S)
 
     changes = container.changes()
 
-    assert len(changes) == 10_001
-    assert max(map(len, changes)) == len("/d") * 10_000 + len("/bottom")
+    assert len(changes) == 3001
+    assert max(map(len, changes)) == len("/d") * 3000 + len("/bottom")
     assert closes_in_time(container)
 
 
-def test_ten_thousand_levels_can_be_removed(start: Start) -> None:
+def test_thousands_of_levels_can_be_removed(start: Start) -> None:
     container = start()
-    levels = "d/" * 1000
-    make = f"for i in $(seq 10); do mkdir -p {levels}; cd {levels}; done"
-    container.run(["bash", "-c", make], timeout=2 * ENOUGH_S)
+    container.run(["bash", "-c", DEEP], timeout=2 * ENOUGH_S)
 
     container.run(["rm", "-rf", "/d"], timeout=ENOUGH_S)
 
