@@ -37,7 +37,7 @@ from pytest_rootfs.runtime import (
 )
 from pytest_rootfs.runtime.client import StepFailed
 from pytest_rootfs.runtime.container import Container
-from pytest_rootfs.runtime.host_trees import _tree_of
+from pytest_rootfs.runtime.host_trees import _tree_of, _unmappable
 from pytest_rootfs.runtime.limit_watch import LimitWatch
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits, Mount
 from pytest_rootfs.runtime.subordinate_ids import Gap
@@ -159,6 +159,19 @@ class Stage:
             process.wait()
             return container.wait_for(path="/nonesuch")
 
+    def reset_to_foreign(self) -> object:
+        """Reset to a snapshot of another image."""
+        return self.start().reset(self.start("scratch").snapshot())
+
+    def reset_to_lost(self) -> object:
+        """Reset to a snapshot whose layer the store has lost."""
+        container = self.start()
+        container.path("/lost").write_text(f"{container.id}")
+        snapshot = container.snapshot()
+        for digest in snapshot.added:
+            (self.engine.store.root / "blobs" / digest.replace(":", "/")).unlink()
+        return container.reset(snapshot)
+
     def refuse_spawner(self) -> object:
         """Have the spawner refuse a call."""
         container = self.start()
@@ -192,6 +205,8 @@ PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
     "given up": lambda stage: stage.closed().changes(),
     "killed by the test": lambda stage: stage.killed().run(["true"]),
     "lost": Stage.lost,
+    "foreign snapshot": Stage.reset_to_foreign,
+    "lost snapshot": Stage.reset_to_lost,
     "refused by the spawner": Stage.refuse_spawner,
     "init silent": raised(deaths.explain("box", {**DEAD, "status": None}, NO_LIMITS, [])),
     "init ended": raised(deaths.explain("box", {**DEAD, "status": 9}, NO_LIMITS, [])),
@@ -222,6 +237,7 @@ PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
     "no limit": Stage.unlimited,
     "no source": lambda stage: stage.start(mounts=[("/nonesuch/x", "/mnt")]),
     "no tree": lambda stage: _tree_of(stage.engine.session, GONE),
+    "no id map": raised(_unmappable(GONE, "/nonesuch/proc")),
     "no mount point": lambda stage: stage.start(mounts=[("/etc", "/etc/passwd")]),
     "no start": lambda stage: stage.start(Image.scratch().file("/proc", "x")),
     "init killed": raised(starts.died(signal.SIGKILL)),

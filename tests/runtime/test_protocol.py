@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_rootfs.runtime import protocol
@@ -19,6 +19,7 @@ TEXT = st.text('aé€😀"\\\n\x00')
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXT,
     lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    max_leaves=10,
 )
 
 
@@ -29,6 +30,7 @@ def pair() -> Iterator[Pair]:
         yield first, second
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(TEXT, JSON))
 def test_any_message_arrives(message: dict[str, object]) -> None:
     first, second = protocol.pair()
