@@ -23,9 +23,9 @@ class Snapshot:
 
     name: str = field(compare=False)
     digest: str
-    layers: tuple[str, ...]
-    added: tuple[str, ...]
+    layers: tuple[str, ...] = field(repr=False)
+    added: tuple[str, ...] = field(repr=False)
     size: int
-    image: Image = field(compare=False)
-    base: str
+    image: Image = field(compare=False, repr=False)
+    base: str = field(repr=False)
     not_kept: tuple[str, ...] = field(default=(), compare=False)
