@@ -165,11 +165,16 @@ class _Name:
 
 @dataclass(slots=True, kw_only=True)
 class _Frame:
-    """A folder that is being compared."""
+    """A folder that is being compared.
+
+    `hides_base`: nothing of the base shows below it. Folders made in such a folder are not marked
+    opaque: overlayfs finds nothing to hide below them (ovl_create_or_link in fs/overlayfs/dir.c).
+    """
 
     path: bytes
     upper_fds: list[int]
     base_fd: int
+    hides_base: bool
     names: Iterator[tuple[bytes, _Name]]
 
     def close(self) -> None:
@@ -205,6 +210,7 @@ class _Comparison:
     def _visit(self, frame: _Frame, name: bytes, found: _Name) -> Iterator[Difference]:
         path, upper = frame.join(name), found.info
         if upper.type == "dir":
+            found.hides_base |= frame.hides_base
             yield from self._enter(path, name, found, frame.base_fd)
             return
         _refuse_foreign(path, upper)
@@ -219,7 +225,9 @@ class _Comparison:
     ) -> Iterator[Difference]:
         """Report a folder and what was deleted in it, and go on inside."""
         base = _base_info(base_parent, name)
-        frame = _Frame(path=path, upper_fds=[], base_fd=-1, names=iter(()))
+        frame = _Frame(
+            path=path, upper_fds=[], base_fd=-1, hides_base=found.hides_base, names=iter(())
+        )
         self._stack.append(frame)
         for holder in found.holders:
             frame.upper_fds.append(os.open(name, FLAGS, dir_fd=holder))
@@ -231,7 +239,7 @@ class _Comparison:
         if base is not None and _is_same_inode(upper, base):
             action = "same"
         yield Difference(path=path, action=action, upper=upper, base=base, parent_fd=parent_fd)
-        present, deleted = self._listing(frame, hides_base=found.hides_base)
+        present, deleted = self._listing(frame)
         for each in deleted:
             gone = _base_info(frame.base_fd, each)
             if gone is not None:
@@ -244,16 +252,14 @@ class _Comparison:
                 )
         frame.names = iter(present)
 
-    def _listing(
-        self, frame: _Frame, *, hides_base: bool
-    ) -> tuple[list[tuple[bytes, _Name]], list[bytes]]:
+    def _listing(self, frame: _Frame) -> tuple[list[tuple[bytes, _Name]], list[bytes]]:
         """Return a folder's files and the names that are deleted in it, both in byte order."""
         found: dict[bytes, _Name | None] = {}
         for fd in frame.upper_fds:
             for name in self._names(frame, fd):
                 found[name] = _seen_in(fd, name, found[name]) if name in found else _first(fd, name)
         deleted = {name for name, seen in found.items() if seen is None}
-        if hides_base and frame.base_fd >= 0:
+        if frame.hides_base and frame.base_fd >= 0:
             deleted.update(
                 name for name in self._names(frame, frame.base_fd) if not found.get(name)
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from features import needs
 
+from pytest_rootfs.engine import Engine
 from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.image import Image
 from pytest_rootfs.runtime.container import Container
@@ -47,6 +48,20 @@ def test_kinds_of_change(container: Container) -> None:
     assert changes.added == ["/data/new"]
     assert changes.modified == ["/data/file"]
     assert changes.deleted == ["/data/other"]
+
+
+def test_folders_made_anew_hide_files(container: Container, engine: Engine) -> None:
+    """Overlayfs marks only the topmost of them, as there is nothing to hide below it."""
+    container.run("rm -r /data; mkdir -p /data/sub")
+
+    assert container.changes() == {
+        "/data/file": "deleted",
+        "/data/other": "deleted",
+        "/data/sub/deep": "deleted",
+    }
+    layer = container.pack_layer()
+    with engine.start_built(container.built, extra_layers=[layer.digest]) as shown:
+        assert shown.run(["find", "/data"]).stdout == "/data\n/data/sub\n"
 
 
 def test_changes_by_path_are_seen(container: Container) -> None:
