@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from features import needs
 
 from pytest_rootfs.engine import Engine
 from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.image import Image
 from pytest_rootfs.runtime.container import Container
 
 if TYPE_CHECKING:
@@ -138,3 +140,44 @@ def test_closed_fork_leaves_nothing(engine: Engine, container: Container) -> Non
     assert not Path(f"/proc/{forked.pid}").exists()
     with pytest.raises(ContainerDied):
         forked.run(["true"])
+
+
+def commands(seed: int) -> list[str]:
+    """Return shell commands, by chance, that make and remove things in each other's way."""
+    choice = random.Random(seed).choice
+    names = ["a", "b", "a/x", "a/y", "b/x", "a/x/z"]
+    words = (
+        "mkdir -p {0}",
+        "rm -rf {0}",
+        "rm -rf {0}; mkdir {0}",
+        "rm -rf {0}; echo {1} > {0}",
+        "echo {1} >> {0}",
+        "mv -T {0} {1}",
+        "ln -s {1} {0}",
+        "ln {0} {1}",
+        "chmod 700 {0}",
+        "[ -d {0} ] || cp -a {0} {1}",  # a folder into itself: depends on the order of names
+    )
+    return [choice(words).format(choice(names), choice(names)) for _ in range(40)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_stacked_layers_read_as_one(start: Start, fork: Fork, seed: int) -> None:
+    image = Image("minimal").run(
+        "mkdir -p /t/a/x /t/b; cd /t; echo 1 > a/x/z; echo 2 > a/y; ln -s y b/x"
+    )
+    plain = start(image, workdir="/t")
+    stacked = start(image, workdir="/t")
+    look = "find . ! -type d -printf '%p %y %m %s %l\\n' | sort; find . -type d -printf '%p %m\\n'"
+    look += " | sort; find . -type f | sort | xargs -r cat"
+
+    for number, command in enumerate(commands(seed)):
+        for each in (plain, stacked):
+            each.run(command, check=False)
+        if number % 5 == 4:
+            stacked = fork(stacked)
+
+    assert stacked.run(look).stdout == plain.run(look).stdout
+    assert stacked.changes() == plain.changes().kinds()
+    assert start(stacked.commit(), workdir="/t").run(look).stdout == plain.run(look).stdout
