@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 NOT_EXECUTABLE, NOT_FOUND, TIMED_OUT = 126, 127, 124
 _CHUNK = 65536
-_SHELLS = ("/bin/bash", "/bin/sh")
+_SHELLS = ("/bin/bash", "/bin/sh", "/usr/bin/bash", "/usr/bin/sh", "/bin/ash", "/busybox/sh")
+_READABLE = "its files can be read without one: pytest-rootfs ls, cat, cp, diff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +75,15 @@ def interact(container: Container, task: Task) -> int:
         return 128 + signal.SIGKILL
 
 
-def find_shell(container: Container) -> str:
+def find_shell(container: Container, *, hint: str = _READABLE) -> str:
     """Return the container's shell; raises `RootfsError` with the way out when there is none."""
     for shell in _SHELLS:
         path = container.path(shell)
         if path.is_file() and path.stat().st_mode & 0o111:
             return shell
     raise RootfsError(
-        f"image {container.image} has no shell: no {' or '.join(_SHELLS)}",
-        hint="its files can be read without one: pytest-rootfs ls, cat, cp, diff",
+        f"image {container.built.name} has no shell: it has none of {', '.join(_SHELLS)}",
+        hint=hint,
     )
 
 

@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pytest_rootfs.cli import host_shells
 from pytest_rootfs.cli.output import note
 from pytest_rootfs.cli.sessions import failed_container, open_engine
 from pytest_rootfs.cli.verbs import UsageError, Verb, add_command, add_container, add_failure
@@ -23,19 +24,35 @@ def _configure_shell(parser: argparse.ArgumentParser) -> None:
     add_failure(parser)
     add_container(parser)
     parser.add_argument("--user", metavar="USER", help="default: the test's")
+    parser.add_argument(
+        "--shell",
+        metavar="PROGRAM",
+        help="a program of this host instead of the image's shell, such as bash or 'busybox sh'; "
+        "it is shown in the container read-only, with its libraries",
+    )
 
 
 def _shell(args: argparse.Namespace) -> int:
     from pytest_rootfs import terminals  # noqa: PLC0415  termios and threads for these verbs only
 
-    with failed_container(args, **_overrides(args)) as (failure, kept, container):
-        shell = terminals.find_shell(container)
+    lent = host_shells.lend(args.shell) if args.shell is not None else None
+    mounts = lent.mounts if lent else ()
+    with failed_container(args, mounts=mounts, **_overrides(args)) as (failure, kept, container):
+        command = lent.command if lent else [_image_shell(container, failure)]
         label = failure.id if len(failure.containers) == 1 else f"{failure.id} {kept.name}"
         if with_tty := _on_terminal():
             _greet(failure, kept)
         env = {**terminals.prompt_environment(label), **_terminal_environment(with_tty=with_tty)}
-        task = terminals.Task(command=[shell], env=env, with_tty=with_tty)
+        task = terminals.Task(command=command, env=env, with_tty=with_tty)
         return terminals.interact(container, task)
+
+
+def _image_shell(container: Container, failure: Failure) -> str:
+    from pytest_rootfs import terminals  # noqa: PLC0415  as above
+
+    return terminals.find_shell(
+        container, hint=f"bring one of this host: pytest-rootfs shell {failure.id} --shell bash"
+    )
 
 
 def _greet(failure: Failure, kept: KeptContainer) -> None:
@@ -139,7 +156,8 @@ def _default_command(container: Container) -> list[str]:
     from pytest_rootfs import terminals  # noqa: PLC0415  as above
 
     config = container.built.config
-    return [*config.entrypoint, *config.cmd] or [terminals.find_shell(container)]
+    given = [*config.entrypoint, *config.cmd]
+    return given or [terminals.find_shell(container, hint="name the command to run after `--`")]
 
 
 def _keywords(args: argparse.Namespace) -> Mapping[str, object]:
@@ -177,7 +195,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _overrides(args: argparse.Namespace) -> dict[str, object]:
+def _overrides(args: argparse.Namespace) -> dict[str, Any]:  # Any: keywords of the mark
     names = ("user", "workdir")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_rootfs.cli.output import note
 from pytest_rootfs.cli.projects import find_project
@@ -20,6 +20,8 @@ from pytest_rootfs.store.store import Store
 if TYPE_CHECKING:
     from pytest_rootfs.engine import Engine
     from pytest_rootfs.runtime.container import Container
+
+Mounts = Sequence[tuple[str, str, str]]
 
 
 def store_root(args: argparse.Namespace) -> Path:
@@ -74,7 +76,7 @@ def find_container(failure: Failure, name: str | None) -> KeptContainer:
 
 @contextmanager
 def failed_container(
-    args: argparse.Namespace, **options: object
+    args: argparse.Namespace, *, mounts: Mounts = (), **options: object
 ) -> Iterator[tuple[Failure, KeptContainer, Container]]:
     """Start a new container with the files of a failed one, thrown away at the end.
 
@@ -84,14 +86,17 @@ def failed_container(
         failure = find_failure(engine.store, args.failure)
         kept = find_container(failure, args.container)
         require_files(failure, kept)
-        yield failure, kept, start_kept(engine, kept, **options)
+        yield failure, kept, start_kept(engine, kept, mounts=mounts, **options)
 
 
-def start_kept(engine: Engine, kept: KeptContainer, **options: object) -> Container:
-    """Start a container from a kept one's image and rw layer."""
+def start_kept(
+    engine: Engine, kept: KeptContainer, *, mounts: Mounts = (), **options: object
+) -> Container:
+    """Start a container from a kept one's image and rw layer, with further mounts."""
     from pytest_rootfs.runtime.spec import ContainerOptions  # noqa: PLC0415  with the engine only
 
-    keywords = {**_own_keywords(kept), **options}
+    own = _own_keywords(kept)
+    keywords = {**own, **options, "mounts": [*own["mounts"], *mounts]}
     return engine.start_built(
         built_image(kept.image),
         name=kept.name,
@@ -100,7 +105,7 @@ def start_kept(engine: Engine, kept: KeptContainer, **options: object) -> Contai
     )
 
 
-def _own_keywords(kept: KeptContainer) -> dict[str, object]:
+def _own_keywords(kept: KeptContainer) -> dict[str, Any]:  # Any: the keywords of the mark
     """Return what the failed container was started with, but its limits.
 
     Mounts come back read-only: looking at a failure changes nothing on the host.

@@ -101,6 +101,18 @@ def test_shell_on_a_terminal(failed: Failure) -> None:
         assert termios.tcgetattr(screen.slave_fd) == screen.settings
 
 
+def test_shell_of_the_host_on_a_terminal(failed: Failure) -> None:
+    with terminal("shell", "last", "--shell", "bash") as screen:
+        screen.expect(f"({failed.id})")
+        screen.type("tty && pwd && cat 'new dir/new.txt'; echo $FROM_MARK-$0\n")
+        seen = screen.expect("2-/.pytest-rootfs/bash")
+        assert "/dev/pts/" in seen
+        assert "second without end" in seen
+        screen.type("touch /.pytest-rootfs/bash; exit 3\n")
+        screen.expect("exit")
+        assert screen.wait() == 3
+
+
 def test_terminal_size_follows(failed: Failure) -> None:
     with terminal("exec", "last", "sh") as screen:
         screen.type("stty size\n")

@@ -42,6 +42,20 @@ def test_shell_opens_at_a_failure(pytester: pytest.Pytester) -> None:
     )
 
 
+def test_shell_at_a_failure_has_the_terminal(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FAILING)
+
+    with terminal([*pytester._getpytestargs(), "--rootfs-shell"], pytester.path) as expect:
+        expect("(rootfs-", "cat /etc/mine; test -t 0 && echo on-a-$((1+1))-terminal\n")
+        expect("of the test", "")
+        expect("on-a-2-terminal", "sleep 1000\n")
+        expect("sleep 1000", "\x03")
+        expect("(rootfs-", "exit\n")
+        shown = expect("1 failed, 1 passed", "")
+
+    assert "pytest-rootfs shell" in shown
+
+
 def test_shell_is_refused_under_xdist(pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
     pytester.makepyfile(FAILING)
