@@ -8,6 +8,7 @@ imported only to draw on a terminal. Exit status: 0 done, 1 failed, 2 usage, 3 n
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib
 import os
 import signal
@@ -20,6 +21,7 @@ from pytest_rootfs.failure_shelf import FailureAmbiguous, FailureNotFound
 from pytest_rootfs.failure_start import FilesNotKept
 
 FAILED, USAGE, NOT_FOUND = 1, 2, 3
+_ENCODING_ERRORS = "pytest-rootfs"
 
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "listing": {
@@ -65,9 +67,10 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status; prints errors, never a traceback for ours."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    codecs.register_error(_ENCODING_ERRORS, _encode_the_rest)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # file names are bytes; what is not UTF-8 goes through
-            stream.reconfigure(errors="surrogateescape")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ENCODING_ERRORS)
     try:
         status = _dispatch(arguments)
         sys.stdout.flush()
@@ -87,6 +90,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         _give_up_output()
         return FAILED
     return status
+
+
+def _encode_the_rest(error: UnicodeError) -> tuple[bytes, int]:
+    """Write what an encoding lacks as escapes; bytes of names that are no text go through."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return b"".join(map(_encode, error.object[error.start : error.end])), error.end
+
+
+def _encode(character: str) -> bytes:
+    if "\udc80" <= character <= "\udcff":  # PEP 383
+        return character.encode(errors="surrogateescape")
+    return character.encode("ascii", "backslashreplace")
 
 
 def _give_up_output() -> None:
@@ -112,6 +128,7 @@ def _dispatch(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"pytest-rootfs {name}",
         description=verb.description,
+        epilog=_shown_examples(verb.examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -125,6 +142,11 @@ def _dispatch(arguments: list[str]) -> int:
         return verb.act(verb.parse(parser, arguments[1:]))
     except UsageError as error:
         parser.error(str(error))
+
+
+def _shown_examples(examples: Sequence[str]) -> str:
+    heading = "example" if len(examples) == 1 else "examples"
+    return "\n  ".join([f"{heading}:", *(f"pytest-rootfs {each}" for each in examples)])
 
 
 def _load(module: str, name: str) -> Verb:

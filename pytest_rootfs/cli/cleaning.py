@@ -117,6 +117,7 @@ VERBS = {
         "its id, else an image.",
         configure=_configure_rm,
         act=_rm,
+        examples=("rm last", "rm f3a9c1 81d0be", "rm --all"),
     ),
     "gc": Verb(
         description="Delete what nothing refers to: no tag, kept failure, recent build or running "
@@ -124,5 +125,6 @@ VERBS = {
         "first, then\nuncompressed copies of imported layers, then build results.",
         configure=_configure_gc,
         act=_gc,
+        examples=("gc", "gc --all"),
     ),
 }

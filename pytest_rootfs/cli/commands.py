@@ -214,12 +214,14 @@ VERBS = {
         "test's\nuser, in its folder, with its environment. Changes are thrown away on exit.",
         configure=_configure_shell,
         act=_shell,
+        examples=("shell last", "shell f3a9c1 --user root", "shell last --shell 'busybox sh'"),
     ),
     "exec": Verb(
         description="Run a command in a new container with the failed one's files; exits with its "
         "status.",
         configure=_configure_exec,
         act=_exec,
+        examples=("exec last -- ls -l", "exec --user root last -- sh -c 'id; pwd'"),
         command_after="failure",
     ),
     "run": Verb(
@@ -227,6 +229,7 @@ VERBS = {
         "Without a\ncommand the image's own, else its shell.",
         configure=_configure_run,
         act=_run,
+        examples=("run minimal -- uname -a", "run -it --memory 64M --mount .:/src minimal"),
         command_after="image",
     ),
 }

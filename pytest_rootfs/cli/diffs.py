@@ -225,5 +225,11 @@ VERBS = {
         "or a pass:\nunified diffs of text files, one line for everything else.",
         configure=_configure,
         act=_diff,
+        examples=(
+            "diff last",
+            "diff last /etc --stat",
+            "diff f3a9c1 --against 81d0be",
+            "diff last --against pass",
+        ),
     ),
 }

@@ -116,5 +116,9 @@ VERBS = {
         "  layer   tar -tf FILE",
         configure=_configure,
         act=_export,
+        examples=(
+            "export last failure.tar && podman load -i failure.tar",
+            "export last - --format layer | tar -t",
+        ),
     ),
 }

@@ -141,7 +141,10 @@ def _absolute(kept: KeptContainer, path: str) -> str:
 
 def _require(path: ContainerPath, name: str) -> None:
     if not (path.exists() or path.is_symlink()):
-        raise NotFound(f"{name} does not exist in the failed container")
+        raise NotFound(
+            f"{name} does not exist in the failed container",
+            hint="look around in it: pytest-rootfs ls ID /",
+        )
 
 
 VERBS = {
@@ -150,15 +153,18 @@ VERBS = {
         "modified and deleted.",
         configure=_configure_ls,
         act=_ls,
+        examples=("ls last", "ls last /etc --json"),
     ),
     "cat": Verb(
         description="Print files of the failed container, byte by byte.",
         configure=_configure_cat,
         act=_cat,
+        examples=("cat last /etc/passwd",),
     ),
     "cp": Verb(
         description="Copy a file or folder out of the failed container.",
         configure=_configure_cp,
         act=_cp,
+        examples=("cp last:/var/log .", "cp test_install:/etc/app.conf app.conf.failed"),
     ),
 }

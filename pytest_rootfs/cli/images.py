@@ -128,10 +128,12 @@ VERBS = {
         "store,\nrecipes that are shipped; and which of them are built.",
         configure=add_json,
         act=_images,
+        examples=("images", "images --json"),
     ),
     "build": Verb(
         description="Build an image, unless the store has it; print the digest of its manifest.",
         configure=_configure_build,
         act=_build,
+        examples=("build minimal", "build minimal --tag base"),
     ),
 }

@@ -15,7 +15,7 @@ from pytest_rootfs.cli.sessions import open_store
 from pytest_rootfs.cli.verbs import NotFound, Verb, add_json
 from pytest_rootfs.errors import RootfsError
 from pytest_rootfs.failure_archive import FailureArchive
-from pytest_rootfs.failures import Failure, FailureNotFound, Failures
+from pytest_rootfs.failures import Failure, Failures
 
 _ID_ATTEMPTS = 20
 
@@ -96,7 +96,10 @@ def _publish(failures: Failures, failure: Failure) -> Failure:
             new_id = os.urandom(3).hex()
             note(f"another failure is called {failure.id}: this one is {new_id} here")
             failure = replace(failure, id=new_id)
-    raise FailureNotFound(f"no free id for a failure in {failures.store.failures_dir}")
+    raise RootfsError(
+        f"no free id for a failure in {failures.store.failures_dir}",
+        hint="remove some: pytest-rootfs rm ID",
+    )
 
 
 VERBS = {
@@ -106,5 +109,6 @@ VERBS = {
         "and others\nwork as they did there.",
         configure=_configure,
         act=_import_failure,
+        examples=("import-failure failure.tar", "import-failure failure.tar --rootdir ."),
     ),
 }

@@ -195,11 +195,13 @@ VERBS = {
         "the current folder when its pytest rootdir is that folder, above it or below it.",
         configure=_configure_failures,
         act=_failures,
+        examples=("failures", "failures --all --json"),
     ),
     "show": Verb(
         description="Tell what happened: test, phase, message, image, limits, commands with the "
         "end of\ntheir output, processes, changes.",
         configure=_configure_show,
         act=_show,
+        examples=("show last", "show f3a9c1 --json"),
     ),
 }

@@ -75,6 +75,7 @@ VERBS = {
         "changes is then counted\nfrom there.",
         configure=_configure,
         act=_rerun,
+        examples=("rerun last", "rerun f3a9c1 --from-failure -- --pdb"),
         command_after="failure",
     ),
 }

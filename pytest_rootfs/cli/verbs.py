@@ -19,7 +19,7 @@ class UsageError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
-    """One verb: its help text, its arguments, and the function that does it.
+    """One verb: its help text, its arguments, the function that does it, and lines to type.
 
     `act` returns the exit status. With `command_after`, the name of its only other positional
     argument, a verb takes a command at the end of its line.
@@ -28,6 +28,7 @@ class Verb:
     description: str
     configure: Callable[[argparse.ArgumentParser], None]
     act: Callable[[argparse.Namespace], int]
+    examples: Sequence[str] = ()
     command_after: str = ""
 
     def parse(

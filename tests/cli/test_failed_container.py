@@ -74,7 +74,7 @@ def test_missing_path_is_not_found(failed: Failure, call: Call) -> None:
     for words in (("cat", "last", "/nope"), ("ls", "last", "/nope"), ("cp", "last:/nope", ".")):
         result = call(*words)
         assert result.status == 3
-        assert result.err == "error: /nope does not exist in the failed container\n"
+        assert result.err.startswith("error: /nope does not exist in the failed container\nhint: ")
 
 
 def test_cp_copies_out(failed: Failure, call: Call, tmp_path: Path) -> None:

@@ -30,6 +30,29 @@ def test_every_verb_has_help(verb: str, call: Call) -> None:
     assert "--store DIR" in result.out
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_examples(verb: str, call: Call) -> None:
+    _, _, examples = call(verb, "--help").out.partition("\nexample")
+
+    lines = examples.splitlines()[1:]
+    assert lines
+    assert all(line.startswith(f"  pytest-rootfs {verb}") for line in lines)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
+def test_output_in_any_encoding(encoding: str, tmp_path: Path) -> None:
+    env = {**os.environ, "PYTEST_ROOTFS_STORE": str(tmp_path), "PYTHONIOENCODING": encoding}
+
+    done = subprocess.run(
+        [*PROGRAM, "show", b"no-\xff-\xe2\x82\xac"], capture_output=True, env=env, check=False
+    )
+
+    euro = {"utf-8": b"\xe2\x82\xac"}.get(encoding, rb"\u20ac")
+    assert done.returncode == 3
+    assert b"Traceback" not in done.stderr
+    assert euro in done.stderr
+
+
 def test_help_lists_every_verb(call: Call) -> None:
     result = call("--help")
 

@@ -98,5 +98,6 @@ VERBS = {
         "to say.",
         configure=add_json,
         act=_doctor,
+        examples=("doctor", "doctor --json"),
     ),
 }
