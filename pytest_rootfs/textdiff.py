@@ -10,7 +10,7 @@ from difflib import unified_diff
 LARGEST_BYTES = 64 << 20
 """Larger files are not read, so that a sparse one of a terabyte takes no memory."""
 _COMPARED_LINES = 20_000
-"""More differing lines than this on a side are not compared: difflib's time is quadratic."""
+"""More differing lines than this are not compared with others: difflib's time is quadratic."""
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")  # splitlines() would split at carriage returns, too
 
 
@@ -55,7 +55,8 @@ def unified_lines(before: bytes, after: bytes, old_name: bytes, new_name: bytes)
     old, new = _LINE.findall(before), _LINE.findall(after)
     start = _common(old, new)
     end = _common(old[start:][::-1], new[start:][::-1])
-    if max(len(old), len(new)) - start - end > _COMPARED_LINES:
+    shorter, longer = (sized - start - end for sized in sorted((len(old), len(new))))
+    if shorter and longer > _COMPARED_LINES:
         yield b"--- " + old_name
         yield b"+++ " + new_name
         yield b"too many lines differ to compare: %d -> %d lines" % (len(old), len(new))

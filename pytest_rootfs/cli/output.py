@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -17,6 +18,8 @@ from typing import Literal
 CHANGE_LETTERS = {"added": "A", "modified": "M", "deleted": "D"}
 _FOLDED = ("test", "name", "error")
 """Columns that may take several lines where the terminal is too narrow."""
+_FOLDED_COLUMNS = 12
+"""What is left of such a column at least."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -43,16 +46,30 @@ def print_json(value: object) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: str = "") -> None:
     """Print rows under a heading; `right` lists the columns that are aligned to the right."""
     rows = [[safe(cell) for cell in row] for row in rows]
-    if is_terminal():
-        _print_rich_table(columns, rows, right.split())
-        return
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    if is_terminal():
+        pairs = zip(columns, widths, strict=True)
+        needed = sum(_FOLDED_COLUMNS if name in _FOLDED else width for name, width in pairs)
+        if needed + 3 * (len(columns) - 1) > shutil.get_terminal_size().columns:
+            _print_records(columns, rows)
+        else:
+            _print_rich_table(columns, rows, right.split())
+        return
     for row in [[name.upper() for name in columns], *rows]:
         cells = [
             cell.rjust(width) if name in right.split() else cell.ljust(width)
             for name, cell, width in zip(columns, row, widths, strict=True)
         ]
         print("  ".join(cells).rstrip())
+
+
+def _print_records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a line a cell: for terminals that are too narrow for a table."""
+    for row in rows:
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                print(f"{heading(name)} {cell}")
+        print()
 
 
 def _print_rich_table(

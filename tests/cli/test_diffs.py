@@ -83,6 +83,13 @@ def test_huge_rewrite_is_not_compared() -> None:
     ]
 
 
+def test_huge_file_that_came_or_went_is_shown() -> None:
+    text = file(b"".join(b"%d\n" % number for number in range(30_000)))
+
+    assert shown(Side(), text)[3:] == ["@@ -0,0 +1,30000 @@", *(f"+{n}" for n in range(30_000))]
+    assert shown(text, Side())[-1] == "-29999"
+
+
 def test_huge_rewrite_of_one_file_is_bounded() -> None:
     old = b"".join(b"%d\n" % number for number in range(30_000))
 

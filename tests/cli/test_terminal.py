@@ -28,9 +28,9 @@ pytestmark = [needs("userns"), pytest.mark.slow]
 class Terminal:
     """A program on a terminal of ours."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], *, columns: int = 100) -> None:
         self.fd, self.slave_fd = os.openpty()
-        self.resize(30, 100)
+        self.resize(30, columns)
         self.settings = termios.tcgetattr(self.slave_fd)
         self.process = subprocess.Popen(
             [*PROGRAM, *words],
@@ -38,7 +38,7 @@ class Terminal:
             stdout=self.slave_fd,
             stderr=self.slave_fd,
             start_new_session=True,
-            env={**os.environ, "TERM": "vt220"},
+            env={**_environment(), "TERM": "vt220"},
         )
         self.shown = ""
 
@@ -78,9 +78,14 @@ class Terminal:
         os.close(self.slave_fd)
 
 
+def _environment() -> dict[str, str]:
+    """Return ours without what would overrule the terminal's own size."""
+    return {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
+
+
 @contextmanager
-def terminal(*words: str) -> Iterator[Terminal]:
-    opened = Terminal(list(words))
+def terminal(*words: str, columns: int = 100) -> Iterator[Terminal]:
+    opened = Terminal(list(words), columns=columns)
     try:
         yield opened
     finally:
@@ -166,3 +171,30 @@ def test_run_gives_a_terminal_when_asked() -> None:
     with terminal("run", "minimal", "--", "sh", "-c", "tty; test -t 0") as screen:
         screen.expect("not a tty")
         assert screen.wait() == 1
+
+
+@pytest.mark.parametrize(("columns", "is_table"), [(20, False), (100, True)])
+def test_narrow_terminal_gets_no_table(failed: Failure, columns: int, *, is_table: bool) -> None:
+    with terminal("ls", "last", "/srv", columns=columns) as screen:
+        seen = screen.expect("script")
+        assert screen.wait() == 0
+
+    assert ("\u2500" * 20 in seen) == is_table
+    assert "app.conf" in seen
+    assert "-rw-r--r--" in seen
+
+
+@pytest.mark.parametrize("without_colour", [False, True])
+def test_diff_has_colours_unless_unwanted(
+    failed: Failure, monkeypatch: pytest.MonkeyPatch, *, without_colour: bool
+) -> None:
+    if without_colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    else:
+        monkeypatch.delenv("NO_COLOR", raising=False)
+
+    with terminal("diff", "last", "/srv/app.conf") as screen:
+        seen = screen.expect("fifty")
+
+    assert ("\x1b[32m+line " in seen) != without_colour
+    assert ("\x1b" in seen) != without_colour
