@@ -47,13 +47,10 @@ def test_shell_at_a_failure_has_the_terminal(pytester: pytest.Pytester) -> None:
 
     with terminal([*pytester._getpytestargs(), "--rootfs-shell"], pytester.path) as expect:
         expect("(rootfs-", "cat /etc/mine; test -t 0 && echo on-a-$((1+1))-terminal\n")
-        expect("of the test", "")
-        expect("on-a-2-terminal", "sleep 1000\n")
-        expect("sleep 1000", "\x03")
-        expect("(rootfs-", "exit\n")
-        shown = expect("1 failed, 1 passed", "")
+        seen = expect("on-a-2-terminal", "exit\n")
+        expect("1 failed, 1 passed", "")
 
-    assert "pytest-rootfs shell" in shown
+    assert "of the test" in seen
 
 
 def test_shell_is_refused_under_xdist(pytester: pytest.Pytester) -> None:
