@@ -41,6 +41,7 @@ _BLOBS = "blobs/sha256/"
 _FOLDERS = (".", "blobs", "blobs/sha256", "failure")
 _RECORD_BYTES_MAX = 64 << 20
 _ID = re.compile(r"[0-9a-f]{6,64}", re.ASCII)
+_IMAGE_HINT = "an image comes in by: pytest-rootfs import oci-archive:FILE --tag NAME"
 _HINT = "give a file that `pytest-rootfs export ID FILE --format oci` has written"
 
 
@@ -137,16 +138,9 @@ def _blobs(store: Store, failure: Failure) -> list[Descriptor]:
 
 
 def _verified(store: Store, blob: Descriptor) -> Iterator[bytes]:
-    digest = hashlib.sha256()
-    with store.blobs.open(blob.digest) as file:
+    with store.blobs.verified(blob.digest) as file:
         while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
             yield chunk
-    if digest.hexdigest() != hex_of(blob.digest):
-        raise LayerCorrupt(
-            f"blob {blob.digest} is damaged",
-            hint=f"delete {store.blobs.path(blob.digest)}, and run the test again",
-        )
 
 
 # Reading.
@@ -177,8 +171,10 @@ class FailureArchive:
                 self._take(entry, content)
             return self._checked()
         except (ArchiveRejected, LayerCorrupt) as error:
+            detail = "\n".join(filter(None, [error.what, error.detail]))
+            hint = error.hint if error.hint == _IMAGE_HINT else _HINT
             raise ArchiveRejected(
-                f"{what} is no archive of a failure", detail=str(error), hint=_HINT
+                f"{what} is no archive of a failure", detail=detail, hint=hint
             ) from error
 
     def add_files(self, folder: Path) -> None:
@@ -225,7 +221,7 @@ class FailureArchive:
     def _checked(self) -> Failure:
         """Return the failure of the record, once all that it names is found in the store."""
         if not self._record:
-            raise ArchiveRejected(f"it holds an image, but no {RECORD}")
+            raise ArchiveRejected(f"it holds no {RECORD}", hint=_IMAGE_HINT)
         try:
             failure = Failure.from_json(json.loads(self._record.decode(errors="surrogateescape")))
         except (ValueError, AttributeError) as error:

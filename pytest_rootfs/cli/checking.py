@@ -50,5 +50,6 @@ VERBS = {
         "unpacked layers say,\nthe index. Exits with 1 if a problem is left. Safe while tests run.",
         configure=_configure,
         act=_fsck,
+        examples=("fsck",),
     ),
 }

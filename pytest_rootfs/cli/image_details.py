@@ -152,10 +152,12 @@ VERBS = {
         description="Show what an image of the store is: its digest, layers and config.",
         configure=_configure,
         act=_inspect,
+        examples=("inspect minimal", "inspect app --json"),
     ),
     "history": Verb(
         description="Show the steps that made an image, the last one first.",
         configure=_configure,
         act=_history,
+        examples=("history minimal",),
     ),
 }

@@ -107,6 +107,10 @@ VERBS = {
         "stay as\nthey are, so an image that is exported again has the digest it came with.",
         configure=_configure_import,
         act=_import,
+        examples=(
+            "import oci-archive:image.tar --tag app",
+            "import docker-archive:app.tar --tag app",
+        ),
     ),
     "export-image": Verb(
         description="Write an image for other tools, building it first:\n\n"
@@ -115,5 +119,6 @@ VERBS = {
         "  dir     skopeo copy oci:FILE …; umoci unpack --image FILE:NAME …",
         configure=_configure_export,
         act=_export,
+        examples=("export-image app app.tar", "export-image app app.tar --format docker"),
     ),
 }
