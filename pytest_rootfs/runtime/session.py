@@ -22,7 +22,7 @@ from pytest_rootfs import errors
 from pytest_rootfs.errors import HostUnsupported, RootfsError
 from pytest_rootfs.kernel import cgroups
 from pytest_rootfs.runtime import host_reasons, ids, protocol, starts, subordinate_ids
-from pytest_rootfs.runtime.client import Peer, PeerGone, StepFailed
+from pytest_rootfs.runtime.client import Conversation, Peer, PeerGone, StepFailed
 from pytest_rootfs.runtime.surroundings import Surroundings
 
 JOB_TIMEOUT_S = 600.0
@@ -126,6 +126,7 @@ class Session:
                     self._plans.clear()
                     return self._begin(message, plan, tree_fds)
         except (StepFailed, PeerGone) as error:
+            _await_id(conversation, answers, fds)
             protocol.close_all(fds)
             fds.clear()
             ended = self._give_up(str(answers["id"]), message["op"]) if "id" in answers else None
@@ -267,6 +268,17 @@ def _interpreter() -> str:
     with contextlib.suppress(OSError):
         return os.path.realpath(sys.executable, strict=True)
     return sys.executable
+
+
+def _await_id(conversation: Conversation, answers: dict[str, Any], fds: list[int]) -> None:
+    """Read on until the spawner has told the id of a container whose init was faster to fail."""
+    try:
+        while "id" not in answers:
+            answer, given = conversation.receive()
+            answers.update(answer)
+            fds += given
+    except (StepFailed, PeerGone):
+        pass  # it has made none
 
 
 def _rebuilt(raised: Mapping[str, str], function: str) -> Exception:

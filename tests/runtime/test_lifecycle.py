@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from features import needs
@@ -19,8 +19,11 @@ from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied, ContainerError
 from pytest_rootfs.kernel.cgroups_files import start_time
 from pytest_rootfs.runtime import rw_folders
+from pytest_rootfs.runtime.client import Conversation
 from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.rw_folders import RwLayers
+from pytest_rootfs.runtime.spec import ContainerOptions
 
 if TYPE_CHECKING:
     from conftest import Start
@@ -416,3 +419,40 @@ def test_rw_layer_that_fails_leaves_nothing(
 
     assert os.listdir(tmp_path) == []
     assert os.listdir("/proc/self/fd") == before
+
+
+class InitFirst(Conversation):
+    """A start in which init is faster to tell that it failed than the spawner to tell its id."""
+
+    late: tuple[Message, list[int]] | None = None
+
+    def receive(self, timeout_s: float | None = 60.0) -> tuple[Message, list[int]]:
+        """Keep the first answer back."""
+        if self.late is None:
+            self.late = super().receive(timeout_s)
+            return super().receive(timeout_s)
+        late, self.late = self.late, None
+        return late
+
+
+def test_init_that_fails_at_once_is_reaped(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.start("minimal").close()
+    (spawner,) = children_of(engine.session._process.pid)
+    before = children_of(spawner)
+    inside = [("/etc", "/mnt/o"), ("/etc/passwd", "/mnt/o/none")]
+    impossible = ContainerOptions.from_keywords({"mounts": inside})
+    ask = engine.session.spawner.ask
+
+    def ask_for_failure(message: Message, *more: Any) -> Conversation:
+        own = ask(message, *more)
+        return InitFirst(own.socket) if message["op"] == "create" else own
+
+    monkeypatch.setattr(engine.session.spawner, "ask", ask_for_failure)
+    with pytest.raises(ContainerError, match="no such path"):
+        engine.start("minimal", options=impossible)
+
+    assert children_of(spawner) == before
+
+
+def children_of(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
