@@ -365,7 +365,7 @@ def test_source_closed_to_the_user_is_named(engine: Engine) -> None:
     assert error.what == "cannot mount /root/x: Permission denied"
 
 
-@needs("root")
+@needs("root", "mapped tmpfs")
 def test_readonly_holds_for_file_systems_below(
     start: Start, folder: Path, mount_tmpfs: Callable[[Path], None]
 ) -> None:

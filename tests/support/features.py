@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -93,6 +94,11 @@ def _disk_limit() -> str:
     return ""
 
 
+def _mapped_tmpfs() -> str:
+    version = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+    return "" if version >= (6, 3) else "tmpfs takes no id map before Linux 6.3"
+
+
 def _processor_time() -> str:
     is_exact = "User Mode Linux" not in Path("/proc/cpuinfo").read_text()
     return "" if is_exact else "user-mode Linux counts the time in which it waits for its host, too"
@@ -128,6 +134,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "cgroup v2": _cgroup_kind(2),
     "systemd user session": _systemd_user_session,
     "disk": _disk_limit,
+    "mapped tmpfs": _mapped_tmpfs,
     "processor time": _processor_time,
     "second core": _second_core,
     "userns": _user_namespaces,

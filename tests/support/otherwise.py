@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,31 +51,33 @@ def run_otherwise(
     of setpriv; `wrapper` is a command that executes the rest of its words, still as root. The
     package can be imported, and STORE is a folder of the user's own.
     """
-    lines = [
-        "set -e",
-        f"mount -t tmpfs -o mode=0755 tmpfs {PLACE}",
-        f"install -d -m 0700 -o {uid} -g {uid} {STORE}",
-        *package_lines(),
-        *(f"mount --bind '{path}' {target}" for target, path in (files or {}).items()),
-        setup,
-        *_interpreter(),
-        "cd /",
-        'exec "$@"',
-    ]
     groups = "--clear-groups" if uid else "--keep-groups"  # a namespace may forbid the former
     setpriv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", groups, *privileges]
     interpreter = os.path.realpath(sys.executable)
-    return subprocess.run(
-        [
-            *("unshare", "--mount", "sh", "-c", "\n".join(lines), "sh"),
-            *(*wrapper, *setpriv, interpreter, *argv),
-        ],
-        env={**ENVIRONMENT, **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [
+            "set -e",
+            f"chmod 755 {folder}",
+            f"mount --bind {folder} {PLACE}",  # a tmpfs is no place for a store before Linux 6.6
+            f"install -d -m 0700 -o {uid} -g {uid} {STORE}",
+            *package_lines(),
+            *(f"mount --bind '{path}' {target}" for target, path in (files or {}).items()),
+            setup,
+            *_interpreter(),
+            "cd /",
+            'exec "$@"',
+        ]
+        return subprocess.run(
+            [
+                *("unshare", "--mount", "sh", "-c", "\n".join(lines), "sh"),
+                *(*wrapper, *setpriv, interpreter, *argv),
+            ],
+            env={**ENVIRONMENT, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
 
 def package_lines() -> list[str]:
