@@ -46,13 +46,13 @@ def read(stream: bytes, limit: int | None = None) -> bytes:
     ],
     ids=shown,
 )
-def test_whole_stream_is_read(stream: bytes, content: bytes) -> None:
+def test_L69_whole_stream_is_read(stream: bytes, content: bytes) -> None:
     assert read(stream) == content
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7])
 @pytest.mark.parametrize("member", [GZIP, ZSTD + SKIPPABLE], ids=shown)
-def test_members_split_anywhere(piece: int, member: bytes) -> None:
+def test_L69_members_split_anywhere(piece: int, member: bytes) -> None:
     class Dribble(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(min(piece, size or 0))
@@ -63,7 +63,7 @@ def test_members_split_anywhere(piece: int, member: bytes) -> None:
 
 
 @pytest.mark.parametrize("stream", [GZIP, ZSTD, SKIPPABLE], ids=shown)
-def test_every_truncation_is_refused(stream: bytes) -> None:
+def test_H31_every_truncation_is_refused(stream: bytes) -> None:
     for length in range(4, len(stream)):
         with pytest.raises(ArchiveRejected, match=r"layer x is refused: its .* is cut off"):
             read(stream[:length])
@@ -74,7 +74,7 @@ def test_every_truncation_is_refused(stream: bytes) -> None:
     [GZIP + b"x", GZIP + ZSTD, ZSTD + GZIP, GZIP + bytes(600) + b"x", ZSTD + b"\x28\xb5\x2f"],
     ids=shown,
 )
-def test_what_follows_is_refused(stream: bytes) -> None:
+def test_H31_what_follows_is_refused(stream: bytes) -> None:
     with pytest.raises(ArchiveRejected, match="is followed by something else"):
         read(stream)
 
@@ -82,12 +82,12 @@ def test_what_follows_is_refused(stream: bytes) -> None:
 @pytest.mark.parametrize(
     "stream", [GZIP[:-8] + b"\0\0\0\0" + GZIP[-4:], ZSTD[:8] + b"\xff" * 20], ids=shown
 )
-def test_damaged_stream_is_refused(stream: bytes) -> None:
+def test_H31_damaged_stream_is_refused(stream: bytes) -> None:
     with pytest.raises(ArchiveRejected, match="is damaged"):
         read(stream)
 
 
-def test_huge_window_is_refused() -> None:
+def test_H23_huge_window_is_refused() -> None:
     window = zstd.CompressionParameter.window_log
     stream = zstd.ZstdCompressor(options={window: 30})
     frame = stream.compress(b"x" * 5000) + stream.flush()
@@ -97,7 +97,7 @@ def test_huge_window_is_refused() -> None:
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress, bytes])
-def test_bomb_stops_at_its_limit(compress: type[bytes]) -> None:
+def test_H22_bomb_stops_at_its_limit(compress: type[bytes]) -> None:
     stream = io.BytesIO(compress(bytes(20 << 20)))
     out = io.BytesIO()
 
@@ -107,7 +107,7 @@ def test_bomb_stops_at_its_limit(compress: type[bytes]) -> None:
     assert out.tell() <= (1 << 20) + CHUNK_BYTES
 
 
-def test_bomb_stops_by_its_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_H22_bomb_stops_by_its_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_rootfs.store.compression.FREE_BYTES", 1 << 20)
     assert len(read(gzip.compress(bytes(20 << 20)))) == 20 << 20  # zlib cannot do a bomb's ratio
 

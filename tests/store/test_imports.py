@@ -180,7 +180,7 @@ def test_variant_must_run_here(
     assert platforms.fitness(offered) == expected
 
 
-def test_indexes_end_somewhere(store: Store, layout: Layout) -> None:
+def test_H48_indexes_end_somewhere(store: Store, layout: Layout) -> None:
     row = layout.add(LAYERS)
     for _ in range(4):
         row = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [row]}, INDEX)
@@ -311,7 +311,7 @@ def test_missing_layer_is_told(store: Store, layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "folder link", "pipe"])
-def test_only_regular_files_are_blobs(
+def test_H54_only_regular_files_are_blobs(
     store: Store, layout: Layout, tmp_path: Path, kind: str
 ) -> None:
     row = layout.add(LAYERS)
@@ -423,7 +423,7 @@ def test_linked_layers_of_old_docker_are_followed(store: Store, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("target", ["../../etc/passwd", "/etc/passwd", "x/layer.tar"])
-def test_links_stay_in_the_archive(store: Store, tmp_path: Path, target: str) -> None:
+def test_H55_links_stay_in_the_archive(store: Store, tmp_path: Path, target: str) -> None:
     link = tarfile.TarInfo("x/layer.tar")
     link.type, link.linkname = tarfile.SYMTYPE, target
     names = ["x/layer.tar", "1/layer.tar"]
@@ -449,7 +449,7 @@ def test_links_stay_in_the_archive(store: Store, tmp_path: Path, target: str) ->
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_odd_docker_manifest_is_refused(
+def test_H55_odd_docker_manifest_is_refused(
     store: Store, tmp_path: Path, manifest: bytes, rule: str
 ) -> None:
     path = docker_archive(tmp_path / "x.tar", LAYERS, manifest=manifest)
