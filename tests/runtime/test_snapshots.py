@@ -171,6 +171,17 @@ def test_replaced_folder_hides_what_was(container: Container) -> None:
     assert "passwd" not in container.run(["ls", "/etc"]).stdout
 
 
+def test_folder_over_a_file_over_a_folder(start: Start) -> None:
+    """The last layer's folder is plain, as it hides only a file: the image's stays hidden."""
+    container = start(Image("minimal").file("/data/file", "of the image"))
+    for command in ("rm -r /data; echo > /data", "rm /data; mkdir /data"):
+        container.run(command)
+        container.reset(container.snapshot())
+
+    assert container.run(["ls", "/data"]).stdout == ""
+    assert container.changes() == {"/data/file": "deleted"}
+
+
 def test_earlier_snapshot_after_later_one(container: Container) -> None:
     container.run("echo 1 > /f")
     one = container.snapshot()
