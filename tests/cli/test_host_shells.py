@@ -66,7 +66,7 @@ def test_words_after_the_program_are_arguments(bare: Failure) -> None:
     assert (done.returncode, done.stdout) == (6, "content\n")
 
 
-@needs("userns", "bash")
+@needs("userns", "bash", "subids")
 def test_programs_of_the_image_keep_their_libraries(failed: Failure) -> None:
     done = shell("bash", "echo $LD_LIBRARY_PATH; ls app.conf; ls -d /.pytest-rootfs/*.so* >&2\n")
 

@@ -73,6 +73,7 @@ def with_record(archive: Path, **values: object) -> Path:
     return rewritten(archive, change)
 
 
+@needs("subids")
 @pytest.mark.slow
 def test_imported_failure_is_the_same(
     archive: Path, failed: Failure, call: Call, elsewhere: Path

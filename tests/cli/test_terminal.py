@@ -22,7 +22,7 @@ from pytest_rootfs import Failure
 PROGRAM = [sys.executable, "-m", "pytest_rootfs"]
 DEADLINE_S = 30.0
 
-pytestmark = [needs("userns"), pytest.mark.slow]
+pytestmark = [needs("userns", "subids"), pytest.mark.slow]
 
 
 class Terminal:
