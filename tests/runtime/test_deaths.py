@@ -245,6 +245,7 @@ def test_container_of_a_lost_spawner_is_dead(engine: Engine) -> None:
 
     assert repr(lost).endswith(" dead>")
     lost.close()
+    engine.start("minimal").close()  # on new processes: the engine lets go of the dead ones
 
 
 def test_memory_is_the_reason_of_a_death() -> None:

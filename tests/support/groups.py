@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from pytest_rootfs.kernel import cgroups_files
 from pytest_rootfs.kernel.cgroups import Group, Parent, find_parent
@@ -103,6 +104,8 @@ def burn() -> None:
 
 
 def take_memory(size_bytes: int) -> None:
+    # the kernel kills who has most, and a fork has what its parent has; this one is to be it
+    Path("/proc/self/oom_score_adj").write_text("1000")
     taken = [b"x" * (1 << 20) for _ in range(size_bytes >> 20)]
     assert taken
 
