@@ -24,6 +24,8 @@ Start = Callable[..., Container]
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     settings = EngineSettings(store=tmp_path_factory.mktemp("layers") / "store", makes_ahead=False)
     engine = Engine(settings, warn=pytest.fail)
+    engine.builder.build("minimal")
+    engine.start("scratch").close()  # its processes are there before the first test looks for leaks
     yield engine
     engine.close()
 
