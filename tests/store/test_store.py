@@ -84,9 +84,7 @@ def test_unsuitable_file_system_is_refused(tmp_path: Path) -> None:
         left = os.listdir(tmp_path / "memory" / "store" / "tmp")
         return f"{refused.value.what} {left}"
 
-    assert re.search(
-        r"refuses extended attributes .* \[\]$", in_user_namespace(job)
-    )
+    assert re.search(r"refuses extended attributes .* \[\]$", in_user_namespace(job))
 
 
 @needs("userns")
