@@ -87,7 +87,7 @@ class _Walk:
                     self._go_back()
                 if not self._wanted:
                     return os.open(".", flags, dir_fd=self._folders[-1])
-            elif self._wanted == [""] and flags & os.O_CREAT:
+            elif flags & os.O_CREAT and self._wanted and not any(self._wanted):  # `name//`
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
             elif self._wanted:
                 self._enter(name)

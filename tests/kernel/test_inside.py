@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pytest_rootfs.kernel import inside, syscalls
@@ -118,6 +118,7 @@ PARTS = [
 
 @pytest.mark.slow
 @given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=8), st.sampled_from([*FLAGS.values()]))
+@example(parts=["a", "", ""], flags=os.O_RDWR | os.O_CREAT | os.O_EXCL)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_path_leads_to_the_same(root: Path, parts: list[str], flags: int) -> None:
     path = "/".join(parts)

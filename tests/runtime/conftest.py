@@ -47,6 +47,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Give one engine to all; its store lives as long as the session."""
     settings = EngineSettings(store=tmp_path_factory.mktemp("runtime") / "store", makes_ahead=False)
     engine = Engine(settings, warn=fail_on_warning)
+    engine.start("scratch").close()  # its processes are there before a test looks for leaks
     yield engine
     engine.close()
 

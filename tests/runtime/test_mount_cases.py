@@ -318,7 +318,7 @@ def test_special_file_is_a_source(start: Start, tmp_path: Path, kind: str) -> No
 def test_device_of_the_host_is_refused(engine: Engine) -> None:
     error = refusal(engine, mounts=[("/dev/null", "/mnt/null")])
 
-    assert error.what == "cannot mount /dev/null: Invalid argument"
+    assert error.what.startswith("cannot mount /dev/null: its file system takes no id map")
     assert "container.copy_in" in error.hint
 
 

@@ -197,9 +197,12 @@ def test_terminal_can_be_resized(container: Container) -> None:
         assert process.tty_fd is not None
         process.resize(50, 120)
         os.write(process.tty_fd, b"\n")
+        shown = b""
+        while not shown.endswith(b"120\r\n"):  # a terminal gives a line at a time
+            shown += os.read(process.tty_fd, 100)
         process.wait(10)
 
-        assert os.read(process.tty_fd, 100) == b"\r\n50 120\r\n"
+        assert shown == b"\r\n50 120\r\n"
 
 
 def test_process_without_terminal_cannot_be_resized(container: Container) -> None:

@@ -29,7 +29,7 @@ pytestmark = [needs("userns", "umoci"), pytest.mark.slow]
 
 BASE = archive(
     folder(".", 0o755, mtime=1),
-    folder("a", 0o1777, mtime=2, xattrs={b"user.base": b"1"}),
+    folder("a", 0o1777, mtime=2),  # podman leaves the attributes of an old folder on a new one
     folder("a/b", 0o700, mtime=3),
     file("a/b/c", b"deep", 0o4755, mtime=4),
     file("a/c", b"x", mtime=5, xattrs={b"user.base": b"\0="}),
@@ -53,7 +53,7 @@ operations = st.lists(
         st.tuples(st.just("link"), paths, paths),
         st.tuples(st.just("symlink"), paths, paths),
         st.tuples(st.just("fifo"), paths),
-        st.tuples(st.just("chmod"), paths, st.sampled_from([0o600, 0o755, 0o4711])),
+        st.tuples(st.just("chmod"), paths, st.sampled_from([0o700, 0o755, 0o4711])),
         st.tuples(st.just("chown"), paths, st.sampled_from([0, 7, 65534])),
         st.tuples(st.just("xattr"), paths, st.sampled_from([b"1", b"\0\n=\xff"])),
         st.tuples(st.just("drop_xattr"), paths),
