@@ -76,10 +76,13 @@ def test_command_is_cloned_into_group(denials: list[Denial]) -> None:
             assert group.into_fd is not None
             install(denials)
             joined_r, joined_w = os.pipe()
-            pid, _ = forks.fork_into(group.into_fd, syscalls.CLONE_NEWCGROUP)
+            # only root of a user namespace makes a namespace of control groups
+            own = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWCGROUP
+            pid, _ = forks.fork_into(group.into_fd, own)
             if pid == 0:
                 os.write(joined_w, b"x")
                 signal.pause()
+            os.close(joined_w)
             os.read(joined_r, 1)
             inside = int(file_of(group, "cgroup.procs"))
             os.kill(pid, signal.SIGKILL)

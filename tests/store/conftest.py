@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pytest_rootfs.store.store import Store
+
+
+@pytest.fixture
+def deep_path(tmp_path: Path) -> Iterator[Path]:
+    """Give a folder that may become too deep for pytest's own cleaning; emptied after the test."""
+    yield tmp_path
+    subprocess.run(["find", tmp_path, "-mindepth", "1", "-delete"], check=True)
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ def test_attribute_whiteout_is_deletion(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_deep_tree_is_compared(tmp_path: Path) -> None:
+def test_deep_tree_is_compared(deep_path: Path) -> None:
     def mutation() -> None:
         home = os.getcwd()
         for _ in range(600):
@@ -213,7 +213,7 @@ def test_deep_tree_is_compared(tmp_path: Path) -> None:
             os.chdir("d")
         os.chdir(home)
 
-    outcome = outcome_of(tmp_path, [LOWER], mutation)
+    outcome = outcome_of(deep_path, [LOWER], mutation)
 
     assert len(outcome.changes) == 600
 

@@ -153,9 +153,9 @@ REFUSED: dict[str, tuple[list[bytes], str]] = {
 
 
 @pytest.mark.parametrize(("parts", "rule"), REFUSED.values(), ids=REFUSED)
-def test_archive_is_refused(tmp_path: Path, outside: Path, parts: list[bytes], rule: str) -> None:
+def test_archive_is_refused(deep_path: Path, outside: Path, parts: list[bytes], rule: str) -> None:
     with pytest.raises(ArchiveRejected) as refused:
-        unpacked(tmp_path, together(parts))
+        unpacked(deep_path, together(parts))
 
     assert rule in refused.value.what
     assert "(entry " in refused.value.what
