@@ -50,7 +50,7 @@ class _Elf:
     def _unpack(self, layout: str, offset: int) -> tuple[int, ...]:
         try:
             return struct.unpack_from(self._order + layout, self._data, offset)
-        except struct.error as error:
+        except (struct.error, OverflowError) as error:  # an offset above what an index may be
             raise ValueError("its headers point outside the file") from error
 
     def _read_segments(self) -> Iterator[_Segment]:
