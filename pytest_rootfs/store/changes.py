@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from typing import Any, Literal  # Any: a record as JSON
 
 from pytest_rootfs.store.entries import ROOT
 from pytest_rootfs.store.packing import PackResult, pack
-from pytest_rootfs.store.uppers import FileInfo, FileType, compare
+from pytest_rootfs.store.uppers import Difference, FileInfo, FileType, compare, read_chunks
 
-__all__ = ["ChangeRecord", "FileState", "PackResult", "diff", "pack"]
+__all__ = ["ChangeRecord", "FileState", "PackResult", "diff", "digests", "pack", "record_of"]
 
 ChangeKind = Literal["added", "modified", "deleted"]
 
@@ -54,6 +55,18 @@ class ChangeRecord:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentDigest:
+    """What is in a changed file."""
+
+    path: str
+    sha256: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the members as JSON."""
+        return {"path": self.path, "sha256": self.sha256}
+
+
 def diff(
     upper_fd: int, base_fd: int, *, hidden: Sequence[bytes] = (), between: Sequence[int] = ()
 ) -> Iterator[ChangeRecord]:
@@ -64,16 +77,33 @@ def diff(
     out. In the order of a layer archive, which is not that of paths.
     """
     for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
-        if found.action == "same":
+        if (record := record_of(found)) is not None:
+            yield record
+
+
+def digests(
+    upper_fd: int, base_fd: int, *, hidden: Sequence[bytes] = (), between: Sequence[int] = ()
+) -> Iterator[ContentDigest]:
+    """Yield the digest of every file that was added or modified; raises as `pack` does."""
+    for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
+        if found.action == "same" or found.upper is None or found.upper.type != "file":
             continue
-        before, after = _state(found.base), _state(found.upper)
-        shown = after or before
-        if shown is None:
-            raise AssertionError(f"{found.path!r} differs between nothing and nothing")
-        path = "/" if found.path == ROOT else "/" + os.fsdecode(found.path)
-        yield ChangeRecord(
-            path=path, kind=found.action, type=shown.type, before=before, after=after
-        )
+        content = hashlib.sha256()
+        for chunk in read_chunks(found.parent_fd, found.name, found.upper.stat):
+            content.update(chunk)
+        yield ContentDigest(path="/" + os.fsdecode(found.path), sha256=content.hexdigest())
+
+
+def record_of(found: Difference) -> ChangeRecord | None:
+    """Return a difference as a record; None for one that is "same"."""
+    if found.action == "same":
+        return None
+    before, after = _state(found.base), _state(found.upper)
+    shown = after or before
+    if shown is None:
+        raise AssertionError(f"{found.path!r} differs between nothing and nothing")
+    path = "/" if found.path == ROOT else "/" + os.fsdecode(found.path)
+    return ChangeRecord(path=path, kind=found.action, type=shown.type, before=before, after=after)
 
 
 def _state(info: FileInfo | None) -> FileState | None:

@@ -16,7 +16,8 @@ from dataclasses import asdict
 from typing import Any, BinaryIO  # arguments and results are JSON
 
 from pytest_rootfs.kernel.trees import remove_tree_at
-from pytest_rootfs.store.changes import diff, pack
+from pytest_rootfs.store.changes import diff, digests, pack
+from pytest_rootfs.store.evidence import keep
 from pytest_rootfs.store.layers import unpack
 from pytest_rootfs.store.lookups import Found, find
 
@@ -46,17 +47,19 @@ def unpack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
 
 
 def diff_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Compare: `{"hidden": [path…], "between": int}` → `{"changes": count}`.
+    """Compare: `{"hidden": [path…], "between": int, "digests": bool}` → `{"changes": count}`.
 
     Descriptors: [out, upper, *layers topmost first], of which the first `between` count with the
-    upper folder. Writes one ChangeRecord a line to `out`.
+    upper folder. Writes one ChangeRecord a line to `out`; with `digests` instead `{"path": str,
+    "sha256": str}` for each file that is there.
     """
     out_fd, upper_fd, *layer_fds = fds
     _allow_many_files()
     count = 0
     between, base_fd = _split(args, layer_fds)
     with os.fdopen(out_fd, "w", encoding="ascii", closefd=False) as out:
-        for record in diff(upper_fd, base_fd, hidden=_hidden(args), between=between):
+        write = digests if args.get("digests") else diff
+        for record in write(upper_fd, base_fd, hidden=_hidden(args), between=between):
             out.write(json.dumps(record.as_json()) + "\n")
             count += 1
     return {"changes": count}
@@ -81,6 +84,31 @@ def pack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
             between=between,
         )
     return asdict(result)
+
+
+def keep_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Compare once: `{"hidden": [path…], "between": int, "max_bytes", "with_files": bool}`.
+
+    Descriptors: [changes, (archive, if with_files,) upper, *layers topmost first]. Writes the lines
+    of `evidence.keep` and the archive; returns `packed` (PackResult's fields, or None) and
+    `refused`, the reason why there is no archive.
+    """
+    changes_fd, *rest = fds
+    tar_fd = rest.pop(0) if args["with_files"] else None
+    upper_fd, *layer_fds = rest
+    _allow_many_files()
+    between, base_fd = _split(args, layer_fds)
+    with os.fdopen(changes_fd, "w", encoding="ascii", closefd=False) as changes:
+        kept = keep(
+            upper_fd,
+            base_fd,
+            changes,
+            tar_fd,
+            hidden=_hidden(args),
+            max_bytes=args.get("max_bytes"),
+            between=between,
+        )
+    return asdict(kept)
 
 
 def remove_tree(args: Arguments, fds: list[int]) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def write_image(
     config: Mapping[str, object],
     history: Sequence[Mapping[str, object]] = (),
     annotations: Mapping[str, str] | None = None,
+    durable: bool = True,
 ) -> Descriptor:
     """Store an image of uncompressed layers (bottom first) and return its manifest.
 
@@ -98,7 +99,7 @@ def write_image(
         "history": list(history),
         "rootfs": {"diff_ids": [layer.digest for layer in layers], "type": "layers"},
     }
-    config_blob = store.blobs.put(canonical_json(document), CONFIG_TYPE)
+    config_blob = store.blobs.put(canonical_json(document), CONFIG_TYPE, durable=durable)
     manifest: dict[str, object] = {
         "config": config_blob.as_json(),
         "layers": [layer.as_json() for layer in layers],
@@ -107,7 +108,7 @@ def write_image(
     }
     if annotations:
         manifest["annotations"] = dict(annotations)
-    return store.blobs.put(canonical_json(manifest), MANIFEST_TYPE)
+    return store.blobs.put(canonical_json(manifest), MANIFEST_TYPE, durable=durable)
 
 
 def read_image(store: Store, digest: str) -> StoredImage:

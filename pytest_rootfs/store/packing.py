@@ -7,9 +7,9 @@ container sees: in an overlay those of the topmost layer count.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, Kind, shown
 from pytest_rootfs.store.layers import WHITEOUT
 from pytest_rootfs.store.notes import Notes
+from pytest_rootfs.store.sinks import Sink
 from pytest_rootfs.store.tar_writer import TarWriter
 from pytest_rootfs.store.uppers import Difference, FileInfo, compare, read_chunks
 
@@ -55,22 +56,23 @@ def pack(
     takes no room in a container, but all of its size in an archive. Memory does not grow with the
     size of files.
     """
-    packing = _Packing(out, clamp_mtime, max_bytes)
-    for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
-        packing.add(found)
-    return packing.finish()
+    packing = Packing(out, clamp_mtime, max_bytes)
+    try:
+        for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
+            packing.add(found)
+        return packing.finish()
+    finally:
+        packing.close()
 
 
-class _Packing:
-    """One archive in the making."""
+class Packing:
+    """One archive in the making: `add` every difference in order, then `finish`."""
 
     def __init__(self, out: BinaryIO, clamp_mtime: int | None, max_bytes: int | None) -> None:
-        self._out = out
+        self._sink = Sink(out)
         self._max_bytes = max_bytes
         self._clamp_mtime = clamp_mtime
-        self._digest = hashlib.sha256()
-        self._size = 0
-        self._tar = TarWriter(self._write)
+        self._tar = TarWriter(self._sink.write)
         self._parents: list[Difference] = []
         self._written: set[bytes] = set()
         self._first_names: dict[tuple[int, int], bytes] = {}
@@ -79,6 +81,7 @@ class _Packing:
         self._notes = Notes()
 
     def add(self, found: Difference) -> None:
+        """Write what a difference needs; raises as `pack` does."""
         while self._parents and not _is_below(found.path, self._parents[-1].path):
             self._written.discard(self._parents.pop().path)
         upper = found.upper
@@ -99,6 +102,7 @@ class _Packing:
             self._add_file(found, upper)
 
     def finish(self) -> PackResult:
+        """Write the end of the archive; raises ArchiveRejected for reserved names."""
         if self._reserved:
             names = ", ".join(shown(path) for path in self._reserved[:_NAMES_LISTED])
             raise ArchiveRejected(
@@ -107,18 +111,16 @@ class _Packing:
                 hint="rename what begins with `.wh.`; no OCI image can hold it",
             )
         self._tar.close()
-        self._out.flush()
         return PackResult(
-            diff_id="sha256:" + self._digest.hexdigest(),
-            size=self._size,
+            diff_id="sha256:" + self._sink.finish(),
+            size=self._sink.size,
             entries=self._tar.entries,
             skipped=self._notes.shown(),
         )
 
-    def _write(self, data: bytes) -> None:
-        self._digest.update(data)
-        self._size += len(data)
-        self._out.write(data)
+    def close(self) -> None:
+        """End what works for it; nothing can be added then."""
+        self._sink.close()
 
     def _add_parents(self) -> None:
         for parent in self._parents:
@@ -136,7 +138,7 @@ class _Packing:
         self._tar.add(Entry(name=name, kind="file", mode=0))
 
     def _check_size(self, found: Difference, size: int) -> None:
-        if self._max_bytes is not None and self._size + size > self._max_bytes:
+        if self._max_bytes is not None and self._sink.size + size > self._max_bytes:
             raise ArchiveRejected(
                 f"{shown(found.path)} has {shown_size(size)}, and the layer may have "
                 f"{shown_size(self._max_bytes)} in all",
@@ -154,8 +156,8 @@ class _Packing:
             self._first_names[inode] = found.path
         if upper.type == "file":
             self._check_size(found, upper.stat.st_size)
-            content = read_chunks(found.parent_fd, found.name, upper.stat)
-            self._tar.add(self._entry(found.path, "file", upper), content)
+            with closing(read_chunks(found.parent_fd, found.name, upper.stat)) as content:
+                self._tar.add(self._entry(found.path, "file", upper), content)
         elif upper.type != "socket":
             entry = self._entry(found.path, upper.type, upper, linkname=upper.target)
             self._tar.add(entry)

@@ -20,6 +20,7 @@ from pytest_rootfs.store.entries import (
     normalised,
     parent_of,
     rejected,
+    shown,
 )
 
 ASSEMBLY = 1
@@ -109,7 +110,7 @@ class TarWriter:
             self._write(chunk)
         if written != entry.size:
             raise ArchiveRejected(
-                f"{entry.name!r} changed while it was read",
+                f"{shown(entry.name)} changed while it was read",
                 detail=f"{entry.size} bytes were announced, {written} or more came",
             )
         self._write(bytes(-entry.size % BLOCK_BYTES))

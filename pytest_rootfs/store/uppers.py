@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -69,7 +69,9 @@ class Difference:
     "same" is reported of folders, which may be parents of differences, and of files with more
     than one name in the upper folder: only linking a file brings it there with two.
     `parent_fd` is the folder that holds it, until the next difference is asked for: of the upper
-    folder, or of the layer between that decides.
+    folder, or of the layer between that decides. `changed_ns` is the newest time at which it can
+    have changed, by the kernel's clock (ctime), which no program sets. Names that are deleted in
+    one folder share one: overlayfs makes its whiteouts as links of one file.
     """
 
     path: bytes
@@ -77,6 +79,7 @@ class Difference:
     upper: FileInfo | None
     base: FileInfo | None
     parent_fd: int
+    changed_ns: int
 
     @property
     def name(self) -> bytes:
@@ -129,7 +132,9 @@ def inspect_open(fd: int) -> FileInfo:
     return FileInfo(type=kind, stat=found, xattrs=kept, private=private)
 
 
-def read_chunks(parent_fd: int, name: bytes, expected: os.stat_result) -> Iterator[bytes]:
+def read_chunks(
+    parent_fd: int, name: bytes, expected: os.stat_result
+) -> Generator[bytes, None, None]:
     """Yield a file's content; refuse it when it is not the file, or changes meanwhile."""
     fd = os.open(name, _FILE_FLAGS, dir_fd=parent_fd)
     try:
@@ -218,7 +223,14 @@ class _Comparison:
         base = _base_info(frame.base_fd, name)
         action = _action((parent_fd, frame.base_fd), name, upper, base)
         if action != "same" or upper.stat.st_nlink > 1:
-            yield Difference(path=path, action=action, upper=upper, base=base, parent_fd=parent_fd)
+            yield Difference(
+                path=path,
+                action=action,
+                upper=upper,
+                base=base,
+                parent_fd=parent_fd,
+                changed_ns=upper.stat.st_ctime_ns,
+            )
 
     def _enter(
         self, path: bytes, name: bytes, found: _Name, base_parent: int
@@ -238,7 +250,14 @@ class _Comparison:
         action: Action = "added" if base is None else "modified"
         if base is not None and _is_same_inode(upper, base):
             action = "same"
-        yield Difference(path=path, action=action, upper=upper, base=base, parent_fd=parent_fd)
+        yield Difference(
+            path=path,
+            action=action,
+            upper=upper,
+            base=base,
+            parent_fd=parent_fd,
+            changed_ns=upper.stat.st_ctime_ns,
+        )
         present, deleted = self._listing(frame)
         for each in deleted:
             gone = _base_info(frame.base_fd, each)
@@ -249,6 +268,7 @@ class _Comparison:
                     upper=None,
                     base=gone,
                     parent_fd=frame.upper_fds[0],
+                    changed_ns=_deleted_ns(frame.upper_fds[0], each),
                 )
         frame.names = iter(present)
 
@@ -269,6 +289,15 @@ class _Comparison:
     def _names(self, frame: _Frame, fd: int) -> list[bytes]:
         names = sorted(os.fsencode(name) for name in os.listdir(fd))
         return [name for name in names if frame.join(name) not in self._hidden]
+
+
+def _deleted_ns(folder_fd: int, name: bytes) -> int:
+    """Return the newest time at which a name can have been deleted from a folder."""
+    newest_ns = os.fstat(folder_fd).st_mtime_ns
+    try:
+        return min(newest_ns, os.lstat(name, dir_fd=folder_fd).st_ctime_ns)
+    except FileNotFoundError:  # hidden as a whole, or deleted in a layer between
+        return newest_ns
 
 
 def _first(fd: int, name: bytes) -> _Name | None:

@@ -277,7 +277,7 @@ def test_L51_parents_have_attributes_of_image(tmp_path: Path) -> None:
 
 
 def test_L56_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "log").write_bytes(bytes(1 << 20))
+    (tmp_path / "log").write_bytes(bytes(16 << 20))  # more than waits to be written
 
     class Growing(io.BytesIO):
         def write(self, data: object) -> int:
