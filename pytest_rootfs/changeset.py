@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+from pytest_rootfs import golden
+from pytest_rootfs.golden import GoldenFolder
+from pytest_rootfs.settings import escaped
 
 Kind = Literal["added", "modified", "deleted"]
 
@@ -26,11 +30,22 @@ class Change:
     after: Mapping[str, Any] | None = None  # Any: JSON values
 
 
+class Origin(Protocol):
+    """Where changes come from, for what needs more than them: the container and its test."""
+
+    def digests(self) -> Mapping[str, str]:
+        """Return the SHA-256 of the content that changed files have now."""
+
+    def golden_folder(self) -> GoldenFolder:
+        """Return where the running test keeps its golden trees; raises ContainerError."""
+
+
 class Changes(Mapping[str, Change]):
     """Changes by absolute path, sorted; equal to a plain dict of path to kind."""
 
-    def __init__(self, changes: Iterable[Change]) -> None:
+    def __init__(self, changes: Iterable[Change], *, origin: Origin | None = None) -> None:
         self._changes = {change.path: change for change in sorted(changes, key=lambda c: c.path)}
+        self._origin = origin
 
     @property
     def added(self) -> list[str]:
@@ -55,7 +70,55 @@ class Changes(Mapping[str, Change]):
         """Return the changes whose path matches none of the globs (`**` crosses folders)."""
         rules = [re.compile(translate(pattern)) for pattern in patterns]
         kept = (c for c in self._changes.values() if not any(r.fullmatch(c.path) for r in rules))
-        return Changes(kept)
+        return Changes(kept, origin=self._origin)
+
+    def assert_only(
+        self,
+        *globs: str,
+        added: Iterable[str] = (),
+        modified: Iterable[str] = (),
+        deleted: Iterable[str] = (),
+    ) -> None:
+        """Assert that exactly this has changed: every path is matched, and every glob matches.
+
+        `globs` match changes of any kind, the others those of theirs. Raises AssertionError with a
+        line a path, and a line for each glob that matches nothing.
+        """
+        __tracebackhide__ = True
+        wanted = {"": globs, "added": added, "modified": modified, "deleted": deleted}
+        rules = [
+            _Rule(kind, pattern)
+            for kind, patterns in wanted.items()
+            for pattern in ([patterns] if isinstance(patterns, str) else patterns)
+        ]
+        found = [
+            (change, [rule for rule in rules if rule.matches(change)])
+            for change in self._changes.values()
+        ]
+        used = {id(rule) for _, matching in found for rule in matching}
+        lines = [f"unmatched   {rule}" for rule in rules if id(rule) not in used]
+        lines += [
+            f"unexpected  {escaped(change.path)} ({change.kind})"
+            for change, matching in found
+            if not matching
+        ]
+        if lines:
+            raise AssertionError("\n".join(["the changes are not what is expected:", *lines]))
+
+    def match_golden(self, name: str) -> None:
+        """Assert that the changes are those in a golden file, `golden/<test module>/<name>.txt`.
+
+        Kind, type, mode, owner, target and content count, times do not. The file is written by
+        `pytest --rootfs-update-golden`. Content is what files have now. Raises AssertionError, and
+        ValueError for a name that is none.
+        """
+        __tracebackhide__ = True
+        if self._origin is None:
+            raise ValueError("these changes are of no container: they cannot be compared")
+        folder = self._origin.golden_folder()
+        digests = self._origin.digests()
+        lines = [golden.line(each, digests.get(each.path)) for each in self._changes.values()]
+        golden.match(folder, name, lines)
 
     def __getitem__(self, path: str) -> Change:
         """Return the change at an absolute path."""
@@ -85,6 +148,22 @@ class Changes(Mapping[str, Change]):
 
     def _of(self, kind: Kind) -> list[str]:
         return [path for path, change in self._changes.items() if change.kind == kind]
+
+
+class _Rule:
+    """What `assert_only` is told: a glob, for changes of one kind or ("") of any."""
+
+    def __init__(self, kind: str, pattern: str) -> None:
+        self._kind = kind
+        self._pattern = pattern
+        self._expression = re.compile(translate(pattern))
+
+    def matches(self, change: Change) -> bool:
+        right_kind = self._kind in ("", change.kind)
+        return right_kind and self._expression.fullmatch(change.path) is not None
+
+    def __str__(self) -> str:
+        return escaped(self._pattern) + (f" ({self._kind})" if self._kind else "")
 
 
 def translate(pattern: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-from pytest_rootfs.settings import parse_count, parse_positive, parse_size
+from pytest_rootfs.settings import SECRET_ENV, parse_count, parse_positive, parse_size
 
 Keep = Literal["failed", "all", "none"]
 LimitsPolicy = Literal["strict", "best-effort", "off"]
@@ -125,6 +125,13 @@ OPTIONS = (
         on_command_line=False,
     ),
     Option(
+        "secret_env",
+        "Globs of environment variables whose values no report and no kept failure shows "
+        f"(default: {' '.join(SECRET_ENV)})",
+        kind="list",
+        on_command_line=False,
+    ),
+    Option(
         "unsupported",
         "What to do when this host cannot run containers (default: skip, or fail when CI is set)",
         choices=UNSUPPORTED,
@@ -132,6 +139,12 @@ OPTIONS = (
     Option(
         "shell",
         "Open a shell in the live container at each failure, before teardown",
+        kind="flag",
+        in_ini=False,
+    ),
+    Option(
+        "update_golden",
+        "Write the golden files of changes().match_golden() instead of comparing with them",
         kind="flag",
         in_ini=False,
     ),
@@ -189,10 +202,12 @@ class Settings:
         self.store = _folder(sources, "store") or default_store(sources.environ)
         self.limits = cast("LimitsPolicy", _choice(sources, "limits", LIMITS, "strict"))
         self.makes_ahead = _choice(sources, "prepare", PREPARE, "1") == "1"
+        self.secret_env = _globs(sources, "secret_env", SECRET_ENV)
         self.unsupported = cast(
             "Unsupported", _choice(sources, "unsupported", UNSUPPORTED, unsupported)
         )
         self.shell = bool(sources.option("rootfs_shell"))
+        self.update_golden = bool(sources.option("rootfs_update_golden"))
         self.from_failure = str(sources.option("rootfs_from_failure") or "")
         self.defaults: Mapping[str, object] = _defaults(sources)
 
@@ -233,6 +248,15 @@ def _images(sources: Sources) -> tuple[str, ...]:
     ):
         raise ValueError(f"{key}={value!r} is not an image reference, or a list of them")
     return tuple(dict.fromkeys(each.strip() for each in references))
+
+
+def _globs(sources: Sources, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    """Return globs, separated by white space or one a line."""
+    key, value = _value(sources, name, list(default))
+    lines = [value] if isinstance(value, str) else value
+    if not isinstance(lines, list) or not all(isinstance(each, str) for each in lines):
+        raise ValueError(f"{key}={value!r} is not a glob, or a list of them")
+    return tuple(glob for each in lines for glob in each.split())
 
 
 def _folder(sources: Sources, name: str) -> Path | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_rootfs.settings import escaped
+
 if TYPE_CHECKING:
     from pytest_rootfs.failure_record import KeptContainer
 
@@ -29,15 +31,6 @@ def sections(containers: Sequence[KeptContainer]) -> list[Section]:
         ("rootfs failure", _blocks(containers, lambda kept: map(escaped, kept.gaps))),
     )
     return [(name, text) for name, text in texts if text]
-
-
-def escaped(text: str) -> str:
-    r"""Return one line of text with every unprintable character shown as an escape (`\x1b`)."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text
-    )
 
 
 def header(
@@ -120,19 +113,25 @@ def _blocks(
 
 
 def _changes(kept: KeptContainer) -> Iterable[str]:
-    for change in kept.changes:
+    changes = [change for change in kept.changes if change.get("since_test", True)]
+    for change in changes:
         path = escaped(str(change["path"]))
         slash = "/" if change.get("type") == "dir" and path != "/" else ""
         yield f"{change['kind']:8}  {path}{slash}"
+    if before := len(kept.changes) - len(changes):
+        yield f"… {before} from before this test"
 
 
 def _commands(kept: KeptContainer) -> Iterable[str]:
     import shlex  # noqa: PLC0415  the header needs this module, but not that one
 
-    left_out = len(kept.commands) - MAX_COMMANDS
+    commands = [each for each in kept.commands if each.get("since_test", True)]
+    if before := len(kept.commands) - len(commands):
+        yield f"… {before} from before this test"
+    left_out = len(commands) - MAX_COMMANDS
     if left_out > 0:
         yield f"… {left_out} earlier commands"
-    for command in kept.commands[-MAX_COMMANDS:]:
+    for command in commands[-MAX_COMMANDS:]:
         argv = command["argv"]
         typed = argv if isinstance(argv, str) else shlex.join(map(str, argv))
         yield f"$ {escaped(typed)}  [{_status(command)}]"

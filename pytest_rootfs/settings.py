@@ -15,6 +15,9 @@ DEFAULT_PIDS = 1024
 DEFAULT_DISK_BYTES = 1 << 30
 DEFAULT_TIMEOUT_S = 300.0
 
+SECRET_ENV = ("*TOKEN*", "*PASSWORD*", "*SECRET*", "*_KEY", "*CREDENTIAL*")
+"""Globs of the environment variables that hold secrets, unless the user says otherwise."""
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII)
 
@@ -71,3 +74,12 @@ def shown_size(size_bytes: float) -> str:
             break
         size_bytes /= 1024
     return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+
+
+def escaped(text: str) -> str:
+    r"""Return one line of text with every unprintable character shown as an escape (`\x1b`)."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text
+    )

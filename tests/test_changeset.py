@@ -126,3 +126,36 @@ def test_plain_path_matches_itself_only(names: list[str]) -> None:
 @given(st.text())
 def test_any_pattern_is_a_regular_expression(pattern: str) -> None:
     re.compile(translate(pattern))
+
+
+CHANGES = Changes(
+    [
+        Change(path="/etc/app.conf", kind="added", type="file"),
+        Change(path="/etc/passwd", kind="modified", type="file"),
+        Change(path="/var/old", kind="deleted", type="file"),
+    ]
+)
+
+
+def test_assert_only_accepts_what_is_named() -> None:
+    CHANGES.assert_only("/etc/*", deleted=["/var/**"])
+    CHANGES.assert_only(added="/etc/app.conf", modified=["/etc/p*"], deleted=["/var/old"])
+    Changes([]).assert_only()
+
+
+def test_assert_only_lists_every_difference() -> None:
+    with pytest.raises(AssertionError) as caught:
+        CHANGES.assert_only("/opt/**", added=["/etc/passwd", "/etc/app.conf"])
+
+    assert str(caught.value).splitlines() == [
+        "the changes are not what is expected:",
+        "unmatched   /opt/**",
+        "unmatched   /etc/passwd (added)",
+        "unexpected  /etc/passwd (modified)",
+        "unexpected  /var/old (deleted)",
+    ]
+
+
+def test_golden_needs_a_container() -> None:
+    with pytest.raises(ValueError, match="of no container"):
+        CHANGES.match_golden("x")
