@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from pytest_rootfs.errors import RootfsError
@@ -42,6 +43,10 @@ class Item(Protocol):
     @property
     def nodeid(self) -> str:
         """The test's node id."""
+
+    @property
+    def path(self) -> Path:
+        """The file of the test."""
 
     @property
     def user_properties(self) -> list[tuple[str, object]]:
@@ -91,12 +96,20 @@ class Attempt:
     """The containers that one run of one test used, in the order of their first use."""
 
     def __init__(
-        self, item: Item, *, keep: Keep, timings: Mapping[str, float], with_figures: bool
+        self,
+        item: Item,
+        *,
+        keep: Keep,
+        timings: Mapping[str, float],
+        with_figures: bool,
+        began_ns: int,
     ) -> None:
         self.item = item
         self._with_figures = with_figures
         self.keep = keep
         self.timings = timings
+        self.began_ns = began_ns
+        """When the test began, by the clock of file systems; 0 when it had the first container."""
         self.containers: list[Container] = []
         self.policies: dict[str, Keep] = {}
         self._outcome = "passed"

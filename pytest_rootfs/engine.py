@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pytest_rootfs.build_steps import BuildSteps
 from pytest_rootfs.builder import Builder, BuiltImage
 from pytest_rootfs.errors import LimitUnavailable
+from pytest_rootfs.golden import GoldenFolder
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.references import resolve
 from pytest_rootfs.kernel import cgroups
@@ -31,6 +32,8 @@ from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Session
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 from pytest_rootfs.rw_layers import RwLayer, Services
+from pytest_rootfs.secret_values import SecretValues
+from pytest_rootfs.settings import SECRET_ENV
 from pytest_rootfs.store.store import Store
 from pytest_rootfs.unpacking import Unpacker
 
@@ -51,6 +54,8 @@ class EngineSettings:
     resolve_hook: Callable[[str], Image | None] | None = None
     """Asked first what a reference means; None from it means that others decide."""
 
+    secret_env: tuple[str, ...] = SECRET_ENV
+    """Globs of the environment variables whose values no report shows."""
     base: Path | None = None
     """Where relative paths of images (`oci:build/app`) start; None is the current directory."""
 
@@ -85,6 +90,9 @@ class Engine:
         self.settings = settings
         self.containers: list[Container] = []
         self.use_listener: Callable[[Container], None] | None = None
+        self.find_golden: Callable[[], GoldenFolder | None] = lambda: None
+        """Tells where the running test has its golden files, if one runs."""
+        self.secrets = SecretValues(settings.secret_env)
         self.fork_listener: Callable[[Container, Container], None] | None = None
         """Hears of a container and of the one that was forked from it."""
         self._warn = warn
@@ -249,7 +257,11 @@ class Engine:
             tag=lambda digest, tag: self.builder.tag(replace(built, digest=digest), tag),
             touch=self._touch,
             forget=self._forget,
+            note_env=self.secrets.note,
+            golden_folder=self.find_golden,
         )
+        defaults = _defaults(built, options)
+        self.secrets.note(defaults["env"])
         home = RwLayer(
             store=self.store, session=session, plan=plan, added=extra_layers, services=services
         )
@@ -261,7 +273,7 @@ class Engine:
             hostname=_hostname(name, options),
             pid=created.pid,
             options=options,
-            defaults=_defaults(built, options),
+            defaults=defaults,
             peer=created.peer,
             home=home,
         )

@@ -16,14 +16,18 @@ from pytest_rootfs.store.blobs import Descriptor
 
 if TYPE_CHECKING:
     from pytest_rootfs.failure_record import JsonObject, KeptContainer
+    from pytest_rootfs.secret_values import SecretValues
     from pytest_rootfs.store.store import Store
 
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 
 
-def write_image(store: Store, kept: KeptContainer, layer: Descriptor) -> str:
-    """Write manifest and config of a kept container; return the manifest's digest."""
+def write_image(store: Store, kept: KeptContainer, layer: Descriptor, secrets: SecretValues) -> str:
+    """Write manifest and config of a kept container; return the manifest's digest.
+
+    Neither is synced, as the rw layer is not. `secrets` are hidden in the history.
+    """
     base = [
         Descriptor(digest=digest, size=store.blobs.size(digest), media_type=oci.LAYER_TYPE)
         for digest in kept.image.layers
@@ -33,10 +37,11 @@ def write_image(store: Store, kept: KeptContainer, layer: Descriptor) -> str:
         layers=[*base, layer],
         config=_config(kept),
         history=[
-            *_history(store, kept),
+            *secrets.hidden_json(list(_history(store, kept))),
             oci.history_entry("pytest-rootfs: what the test left"),
         ],
         annotations={BASE_NAME: _text(kept.image.name), BASE_DIGEST: kept.image.digest},
+        durable=False,
     )
     return manifest.digest
 

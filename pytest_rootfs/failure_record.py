@@ -38,8 +38,10 @@ class KeptContainer:
 
     `manifest` and `layer` are digests in the store, empty when the files could not be kept. `gaps`
     says what could not be had, and why. `size` is the rw layer's, in bytes. `options` are those
-    that the container was started with. Every entry of `changes`, `commands` and `processes` is a
-    JSON object.
+    that the container was started with. `masked_env` names the variables whose value in `env` is
+    not the true one, as it holds a secret. Every entry of `changes`, `commands`, `processes` and
+    `mounts` is a JSON object; `since_test` tells of the first two whether they are of this test, or
+    what a shared container had before.
     """
 
     name: str
@@ -55,6 +57,8 @@ class KeptContainer:
     changes: tuple[JsonObject, ...] = ()
     commands: tuple[JsonObject, ...] = ()
     processes: tuple[JsonObject, ...] = ()
+    mounts: tuple[JsonObject, ...] = ()
+    masked_env: tuple[str, ...] = ()
     manifest: str = ""
     layer: str = ""
     size: int = 0
@@ -66,9 +70,10 @@ class Failure:
     """A kept failure: which test, when, what it said, and its containers, the main one first.
 
     `time` is ISO 8601 in UTC, `timings` are seconds by phase, `images` the default images of the
-    session. The files are in the store: as an
-    OCI image by `manifest`, the change alone by `layer`. `folder` holds `failure.json`, and takes
-    what hooks want to add; it is None for a failure that is in no store.
+    session, `test_file` is the file of the test (`path` from rootdir, `sha256`), empty where it
+    cannot be read. The files are in the store: as an OCI image by `manifest`, the change alone by
+    `layer`. `folder` holds `failure.json`, and takes what hooks want to add; it is None for a
+    failure that is in no store.
     """
 
     id: str
@@ -82,6 +87,7 @@ class Failure:
     keep: str = "failed"
     images: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
+    test_file: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -150,7 +156,7 @@ class Failure:
     def to_json(self) -> JsonObject:
         """Return the content of `failure.json`."""
         about = {name: getattr(self, name) for name in _OWN_KEYS}
-        main, *others = (dataclasses.asdict(kept) for kept in self.containers)
+        main, *others = map(_plain, self.containers)
         return {"format": FORMAT, **about, **main, "size": self.size, "containers": others}
 
     @classmethod
@@ -173,8 +179,15 @@ class Failure:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
+_LATER = ("test_file",)
 _NOT_OWN = ("containers", "folder")
 _OWN_KEYS = tuple(each.name for each in dataclasses.fields(Failure) if each.name not in _NOT_OWN)
+
+
+def _plain(kept: KeptContainer) -> JsonObject:
+    """Return the fields without copying them, as `asdict` would, entry by entry."""
+    fields = {each.name: getattr(kept, each.name) for each in dataclasses.fields(kept)}
+    return {**fields, "image": dataclasses.asdict(kept.image)}
 
 
 def _container(entry: Mapping[str, Any]) -> KeptContainer:  # Any: JSON as it was read

@@ -4,31 +4,54 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_rootfs.errors import RootfsError
-from pytest_rootfs.failure_record import Failure, KeptContainer, KeptImage
+from pytest_rootfs.errors import ImageError, RootfsError
+from pytest_rootfs.failure_record import Failure, JsonObject, KeptContainer, KeptImage
 from pytest_rootfs.image.built import BuiltImage, chain_id
 from pytest_rootfs.image.config import config_from_oci
+from pytest_rootfs.secret_values import MASK
+from pytest_rootfs.store import oci
+from pytest_rootfs.store.store import Store
 
 AUTOMATIC = "rootfs-"
 """How the names of containers begin that nobody has named."""
 
 
-def built_image(image: KeptImage) -> BuiltImage:
+def built_image(image: KeptImage, store: Store) -> BuiltImage:
     """Return the image of a kept container as the builder's own."""
     return BuiltImage(
         name=image.name,
         digest=image.digest,
         chain_id=image.chain_id,
         layers=image.layers,
-        config=config_from_oci(image.config),
+        config=config_from_oci(_config(image, store)),
         size=image.size,
         is_host=image.is_host,
     )
 
 
-def final_state(kept: KeptContainer) -> BuiltImage:
+def _config(image: KeptImage, store: Store) -> JsonObject:
+    """Return an image's config with the secrets that the record hides: the image has them.
+
+    Of an image that this store does not have, such variables are left out.
+    """
+    pairs = image.config.get("Env", [])
+    if not any(MASK in pair for pair in pairs):
+        return image.config
+    try:
+        own: JsonObject = oci.read_image(store, image.digest).config["config"]
+    except (ImageError, KeyError):
+        return {**image.config, "Env": [pair for pair in pairs if MASK not in pair]}
+    return own
+
+
+def lost_env(kept: KeptContainer) -> list[str]:
+    """Return the variables of the test whose values were not kept, as they are secret."""
+    return [name for name in kept.masked_env if name in (kept.options.get("env") or ())]
+
+
+def final_state(kept: KeptContainer, store: Store) -> BuiltImage:
     """Return a kept container as an image of its own, against which changes are counted anew."""
-    before = built_image(kept.image)
+    before = built_image(kept.image, store)
     layers = (*before.layers, kept.layer)
     return replace(
         before,
@@ -50,7 +73,7 @@ def require_files(failure: Failure, kept: KeptContainer) -> None:
 
 
 def state_for(
-    failure: Failure, nodeid: str, *, name: str | None, position: int
+    failure: Failure, nodeid: str, *, name: str | None, position: int, store: Store
 ) -> BuiltImage | None:
     """Return what a container of a test starts from, None if the failure knows nothing of it.
 
@@ -67,7 +90,7 @@ def state_for(
     if kept is None:
         return None
     require_files(failure, kept)
-    return final_state(kept)
+    return final_state(kept, store)
 
 
 class FilesNotKept(RootfsError):

@@ -5,9 +5,12 @@ Imported at the first failure of a container test, never before.
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +21,10 @@ from pytest_rootfs.attempts import NOTE_KEY, Attempt, Note, Report, first_line
 
 if TYPE_CHECKING:
     from pytest_rootfs.engine import Engine
-    from pytest_rootfs.failures import Failure
+    from pytest_rootfs.failures import Failure, KeptContainer
     from pytest_rootfs.runtime.container import Container
+
+logger = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -36,21 +41,25 @@ class Keeper:
         self._engine = engine
         self._rootdir = rootdir
         self._output = output
+        self._test_files: dict[Path, dict[str, str]] = {}
         self._images = images
 
     def keep(self, attempt: Attempt, report: Report, *, message: str, failed: bool) -> None:
         """Keep what is wanted of an attempt; put sections, properties and a note on the report."""
         wanted = attempt.kept_containers(failed=failed)
-        failure = self._keep(attempt, wanted, report, message) if wanted else None
-        kept = list(failure.containers) if failure else []
+        view = failures.Viewpoint(began_ns=attempt.began_ns, secrets=self._engine.secrets)
+        store = self._engine.store
+        kept = [failures.look_and_keep(each, view, store) for each in wanted]
         if failed:
             unwanted = [each for each in attempt.containers if each not in wanted]
-            kept += [failures.look(each) for each in unwanted]
-            report.sections.extend(texts.sections(kept))
+            seen = [failures.look(each, view) for each in unwanted]
+            report.sections.extend(texts.sections([*kept, *seen]))
+        failure = self._publish(attempt, kept, report, message) if kept else None
         properties = _properties(attempt.containers, failure)
         report.user_properties.extend(properties)
         attempt.item.user_properties.extend(properties)
         if failure is not None:
+            self._add_extra(attempt, report, failure)
             vars(report)[NOTE_KEY] = Note(
                 id=failure.id,
                 outcome=failure.outcome,
@@ -59,21 +68,54 @@ class Keeper:
             )
             self._tell(attempt, wanted, report, failure)
 
-    def _keep(
-        self, attempt: Attempt, wanted: list[Container], report: Report, message: str
-    ) -> Failure:
-        return failures.keep(
-            self._engine,
-            wanted,
+    def _publish(
+        self, attempt: Attempt, kept: Sequence[KeptContainer], report: Report, message: str
+    ) -> Failure | None:
+        """Write the failure; when that cannot be done, say why."""
+        failure = failures.Failure(
+            id="",
             nodeid=attempt.item.nodeid,
-            phase=report.when,
+            when=report.when,
             outcome=attempt.outcome,
-            message=message,
-            rootdir=self._rootdir,
-            timings=attempt.timings,
-            policy=attempt.keep,
+            time=failures.now(),
+            message=self._engine.secrets.hidden(message),
+            rootdir=str(self._rootdir),
+            containers=tuple(kept),
+            keep=attempt.keep,
             images=self._images,
+            timings=dict(attempt.timings),
+            test_file=self._test_file(attempt.item.path),
         )
+        try:
+            return failures.publish(self._engine.store, failure)
+        except OSError as error:
+            logger.debug("failure not written", exc_info=True)
+            report.sections.append(("rootfs failure", f"not kept: {first_line(error)}"))
+            return None
+
+    def _add_extra(self, attempt: Attempt, report: Report, failure: Failure) -> None:
+        """Put the failure on the page of pytest-html, where one is being written."""
+        if not attempt.item.config.getoption("htmlpath", None):
+            return
+        from pytest_html import (  # type: ignore[import-untyped]  # noqa: PLC0415  where its option is
+            extras,
+        )
+
+        parts = [failures.summary_line(failure)]
+        parts += [f"{title}\n{text}" for title, text in texts.sections(failure.containers)]
+        text = extras.text("\n\n".join(parts), name=f"rootfs {failure.id}")
+        vars(report)["extras"] = [*getattr(report, "extras", []), text]
+
+    def _test_file(self, path: Path) -> dict[str, str]:
+        """Return path and digest of a test's file; it may have changed since it was imported."""
+        if path not in self._test_files:
+            try:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError:
+                return {}
+            name = os.path.relpath(path, self._rootdir)
+            self._test_files[path] = {"path": name, "sha256": digest}
+        return self._test_files[path]
 
     def _tell(
         self, attempt: Attempt, wanted: list[Container], report: Report, failure: Failure

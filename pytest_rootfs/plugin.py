@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_rootfs import tracebacks
 from pytest_rootfs.options import OPTIONS, Settings, Sources
 from pytest_rootfs.session import Session
 
@@ -163,10 +163,12 @@ def pytest_runtest_makereport(
     else:
         if ours.settings.unsupported == "skip":
             _skip_unsupported(call)
-        with _own_frames_hidden(call.excinfo.value):
+        with tracebacks.own_frames_hidden(call.excinfo.value):
             report = yield
-    _drop_remark(report)
-    ours.observe(report, lambda: _message(report))
+    tracebacks.drop_remark(report)
+    ours.observe(report, lambda: tracebacks.message(report))
+    if ours.secrets:
+        tracebacks.hide_secrets(report, ours.secrets)
     return report
 
 
@@ -235,12 +237,12 @@ class _Summary:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what the summary says of kept failures."""
         if (note := vars(report).get(NOTE_KEY)) is not None:
-            self._session.note(note)
+            self._session.summary.note(note)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Remove the oldest failures beyond what is to be kept; the workers have ended."""
-        self._session.sweep()
+        self._session.summary.sweep()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(
@@ -250,8 +252,8 @@ class _Summary:
         yield
         if terminalreporter.config.option.no_summary:
             return
-        if lines := self._session.summary_lines():
-            terminalreporter.section(self._session.summary_title(), cyan=True)
+        if lines := self._session.summary.lines():
+            terminalreporter.section(self._session.summary.title(), cyan=True)
             for line in lines:
                 terminalreporter.line(line)
 
@@ -343,43 +345,6 @@ def _skip_unsupported(call: pytest.CallInfo[None]) -> None:
             pytest.skip(f"{error.what}; {error.hint}" if error.hint else error.what)
         except pytest.skip.Exception:
             call.excinfo = pytest.ExceptionInfo.from_current()
-
-
-@contextmanager
-def _own_frames_hidden(error: BaseException) -> Iterator[None]:
-    """Leave our frames, and what it was raised from, out of the traceback of an error of ours.
-
-    Any other error is a defect of ours, or passes through, and keeps its full traceback.
-    """
-    errors = sys.modules.get("pytest_rootfs.errors")
-    if errors is None or not isinstance(error, errors.RootfsError):
-        yield
-        return
-    modules = [module for name, module in sys.modules.items() if name.startswith("pytest_rootfs")]
-    for module in modules:
-        vars(module)["__tracebackhide__"] = True
-    cause = error.__cause__
-    if isinstance(cause, (OSError, errors.RootfsError)):  # the sentence says it all
-        error.__cause__ = None
-    try:
-        yield
-    finally:
-        error.__cause__ = cause
-        for module in modules:
-            vars(module).pop("__tracebackhide__", None)
-
-
-def _drop_remark(report: pytest.TestReport) -> None:
-    """Leave out pytest's remark that it hides every frame: there is nothing in them to see."""
-    for traceback, *_ in getattr(report.longrepr, "chain", ()):
-        if str(traceback.extraline).startswith("All traceback entries are hidden"):
-            traceback.extraline = None
-
-
-def _message(report: pytest.TestReport) -> str:
-    """Return what went wrong as the short test summary has it, in full."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return str(crash.message) if crash is not None else report.longreprtext
 
 
 def _interact(container: Container) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
 import os
-import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,21 +13,21 @@ from typing import Any
 from pytest_rootfs import commits
 from pytest_rootfs.changeset import Change, Changes
 from pytest_rootfs.errors import ContainerDied, ContainerError, LayerCorrupt
+from pytest_rootfs.golden import GoldenFolder
 from pytest_rootfs.image import Image
 from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
-from pytest_rootfs.runtime.init_layer import OVERFLOW_ID
 from pytest_rootfs.runtime.plan import Plan
-from pytest_rootfs.runtime.root_trees import HOST
+from pytest_rootfs.runtime.records import KeptFiles
 from pytest_rootfs.runtime.session import Created, Session
 from pytest_rootfs.runtime.subordinate_ids import Gap
+from pytest_rootfs.rw_files import RwFiles
 from pytest_rootfs.settings import shown_size
 from pytest_rootfs.snapshots import Snapshot
 from pytest_rootfs.store.blobs import Descriptor
-from pytest_rootfs.store.media_types import LAYER_TYPE
 from pytest_rootfs.store.store import Store
-from pytest_rootfs.textdiff import LARGEST_BYTES, TooLarge
+from pytest_rootfs.textdiff import TooLarge
 
 ADDED_MAX = 64
 """Layers on top of an image: a snapshot on that many more becomes one (an overlay takes 500)."""
@@ -49,13 +48,8 @@ class Services:
 
     touch: Callable[[Container], None]
     forget: Callable[[Container], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Packed:
-    layer: Descriptor
-    entries: int
-    skipped: tuple[str, ...]
+    note_env: Callable[[Mapping[str, str]], None]
+    golden_folder: Callable[[], GoldenFolder | None]
 
 
 class RwLayer:
@@ -80,6 +74,7 @@ class RwLayer:
         self._added = tuple(added)
         self._services = services
         self.touch = services.touch
+        self.note_env = services.note_env
 
     @property
     def id_gap(self) -> Gap:
@@ -126,7 +121,8 @@ class RwLayer:
     ) -> Snapshot:
         """Keep the rw layer in the store, as a layer on what lies below it."""
         is_deep = len(self._added) >= ADDED_MAX
-        packed = self._pack(container, between=self._between if is_deep else ())
+        with self._upper(container) as upper_fd:
+            packed = self._files.pack(upper_fd, all_added=is_deep)
         digest, size, below = packed.layer.digest, packed.layer.size, self._added
         if is_deep:
             added: tuple[str, ...] = (digest,)
@@ -151,7 +147,8 @@ class RwLayer:
         """Write an image: the container's, and one layer with all that has changed since."""
         built = container.built
         commits.refuse(built, tag, container.name)
-        packed = self._pack(container, between=self._between, durable=True)
+        with self._upper(container) as upper_fd:
+            packed = self._files.pack(upper_fd, durable=True)
         digest = commits.write(self._store, built, packed.layer if packed.entries else None)
         if tag is not None:
             self._services.tag(digest, tag)
@@ -176,80 +173,37 @@ class RwLayer:
 
     def changes(self, container: Container) -> Changes:
         """Compare with the image's layers."""
-        args = {"hidden": self._plan.hidden, "between": len(self._between)}
-        upper_fd = self._open_upper(container)
-        try:
-            _, lines = self._job_with_output(
-                "diff_layer", args, [upper_fd], self._image_layers, between=self._between
-            )
-        finally:
-            os.close(upper_fd)
-        found = (Change(**json.loads(line)) for line in lines.splitlines())
-        return Changes(change for change in found if not self._is_of_the_start(change))
+        with self._upper(container) as upper_fd:
+            found = self._files.changes(upper_fd)
+        origin = ChangesOrigin(container, self, self._services.golden_folder)
+        return Changes((Change(**each) for each in found), origin=origin)
+
+    def digests(self, container: Container) -> dict[str, str]:
+        """Return the SHA-256 of the content of every changed file, by path."""
+        with self._upper(container) as upper_fd:
+            return self._files.digests(upper_fd)
 
     def read_base(self, path: str) -> tuple[str, bytes | TooLarge | None]:
         """Return a path with the image's links resolved, and the file there, None if none is."""
-        layers = self._image_layers
-        args = {"path": path, "max_bytes": LARGEST_BYTES}
-        found, content = self._job_with_output("open_view", args, [], layers)
-        if found["type"] is not None:
-            return str(found["path"]), _content(found, content)
-        folder, name = posixpath.split(path)
-        if not name:
-            return path, None
-        args = {"path": folder, "max_bytes": LARGEST_BYTES}
-        found, _ = self._job_with_output("open_view", args, [], layers)
-        return posixpath.join(str(found.get("path", folder)), name), None
+        return self._files.read_base(path)
 
     def read_changed(self, container: Container, path: str) -> bytes | TooLarge | None:
         """Return a file that the container has changed; None where there is no file."""
-        upper_fd = self._open_upper(container)
-        try:
-            found, content = self._job_with_output(
-                "open_changed",
-                {"path": path, "max_bytes": LARGEST_BYTES},
-                [upper_fd],
-                (),
-                between=self._between,
-            )
-        finally:
-            os.close(upper_fd)
-        return _content(found, content)
+        with self._upper(container) as upper_fd:
+            return self._files.read_changed(upper_fd, path)
 
     def pack_counted(
         self, container: Container, *, clamp_mtime: int | None
     ) -> tuple[Descriptor, int]:
         """Write all that has changed since the image to the store; tell how many entries it has."""
-        packed = self._pack(container, between=self._between, clamp_mtime=clamp_mtime, durable=True)
+        with self._upper(container) as upper_fd:
+            packed = self._files.pack(upper_fd, clamp_mtime=clamp_mtime, durable=True)
         return packed.layer, packed.entries
 
-    def _pack(
-        self,
-        container: Container,
-        *,
-        between: Sequence[str],
-        clamp_mtime: int | None = None,
-        durable: bool = False,
-    ) -> _Packed:
-        """Write the rw layer and the layers `between` to the store as one OCI layer."""
-        args = {
-            "hidden": self._plan.hidden,
-            "between": len(between),
-            "clamp_mtime": clamp_mtime,
-            "max_bytes": self._max_layer_bytes(1 + len(between)),
-        }
-        below = self._layers[len(between) :]
-        upper_fd = self._open_upper(container)
-        try:
-            with self._store.blobs.new(durable=durable) as writer:
-                fds = [writer.fd, upper_fd]
-                packed = self._session.job("pack_layer", args, fds, layers=below, between=between)
-                layer = writer.adopt(
-                    digest=packed["diff_id"], size=packed["size"], media_type=LAYER_TYPE
-                )
-        finally:
-            os.close(upper_fd)
-        return _Packed(layer=layer, entries=packed["entries"], skipped=tuple(packed["skipped"]))
+    def keep(self, container: Container, *, with_files: bool) -> KeptFiles:
+        """Compare, and `with_files` write all that has changed to the store, in one go."""
+        with self._upper(container) as upper_fd:
+            return self._files.keep(upper_fd, with_files=with_files)
 
     def _refuse_foreign(self, container: Container, to: Snapshot) -> None:
         """Refuse a snapshot that was taken on another image."""
@@ -290,65 +244,6 @@ class RwLayer:
         finally:
             protocol.close_all(trees)
 
-    def _max_layer_bytes(self, count: int) -> int:
-        """Return how large a layer may become: sparse files of a runaway must not fill the host."""
-        space = os.statvfs(self._store.root)
-        free = space.f_bavail * space.f_frsize
-        disk = self._plan.content["rw"].get("size")
-        return free if disk is None else min(free, 4 * count * int(disk))
-
-    def _is_of_the_start(self, change: Change) -> bool:
-        """Tell whether a change is what the start of the container has made.
-
-        An ordinary user's view of the host has folders in the upper dir from the beginning, which
-        differ from the host's in that their owner exists in the container. And `scratch` has no
-        root folder to compare with.
-        """
-        if change.before is None or change.after is None:
-            return change.path == "/"
-        is_view = HOST in self._layers and self._plan.content["host_tree"] < 0
-        owner = change.before["uid"], change.before["gid"]
-        return (
-            is_view
-            and change.type == "dir"
-            and OVERFLOW_ID in owner
-            and change.before["mode"] == change.after["mode"]
-        )
-
-    @property
-    def _layers(self) -> Sequence[str]:
-        """All layers below the rw layer, topmost first."""
-        layers: Sequence[str] = self._plan.content["layers"]
-        return layers
-
-    @property
-    def _between(self) -> Sequence[str]:
-        """Those of a snapshot, topmost first."""
-        return self._layers[: len(self._added)]
-
-    @property
-    def _image_layers(self) -> Sequence[str]:
-        return self._layers[len(self._added) :]
-
-    def _job_with_output(
-        self,
-        function: str,
-        args: Mapping[str, object],
-        fds: Sequence[int],
-        layers: Sequence[str],
-        *,
-        between: Sequence[str] = (),
-    ) -> tuple[dict[str, Any], bytes]:
-        out_fd = os.memfd_create(function)
-        try:
-            all_fds = [out_fd, *fds]
-            answer = self._session.job(function, args, all_fds, layers=layers, between=between)
-            os.lseek(out_fd, 0, os.SEEK_SET)
-            with open(out_fd, "rb", closefd=False) as stream:
-                return answer, stream.read()
-        finally:
-            os.close(out_fd)
-
     def _in_use(self, container: Container, key: str, value: float) -> ContainerError:
         """Return the error for a limit below what is in use."""
         status = self.status(container)
@@ -360,9 +255,17 @@ class RwLayer:
             + (", and so do processes" if key == "memory" else ""),
         )
 
-    def _open_upper(self, container: Container) -> int:
+    @property
+    def _files(self) -> RwFiles:
+        return RwFiles(self._store, self._session, self._plan, added_count=len(self._added))
+
+    @contextlib.contextmanager
+    def _upper(self, container: Container) -> Iterator[int]:
         _, fds = self._ask(container, "upper")
-        return fds[0]
+        try:
+            yield fds[0]
+        finally:
+            os.close(fds[0])
 
     def _call(self, container: Container, op: str, **details: object) -> dict[str, Any]:
         answer, _ = self._ask(container, op, **details)
@@ -380,10 +283,34 @@ class RwLayer:
             raise _lost(container, error) from error
 
 
-def _content(found: Mapping[str, Any], content: bytes) -> bytes | TooLarge | None:  # Any: JSON
-    if found["type"] != "file":
-        return None
-    return content if found["size"] <= LARGEST_BYTES else TooLarge(found["size"])
+class ChangesOrigin:
+    """What changes may still ask of the container that they are of."""
+
+    def __init__(
+        self,
+        container: Container,
+        layer: RwLayer,
+        find_golden: Callable[[], GoldenFolder | None],
+    ) -> None:
+        self._container = container
+        self._layer = layer
+        self._find_golden = find_golden
+
+    def golden_folder(self) -> GoldenFolder:
+        """Return where the running test keeps its golden trees."""
+        if (folder := self._find_golden()) is None:
+            raise ContainerError("golden files belong to a test, and none is running")
+        return folder
+
+    def digests(self) -> Mapping[str, str]:
+        """Return the SHA-256 of the content that changed files have now."""
+        container = self._container
+        if container.is_closed and not container.retain:
+            raise ContainerError(
+                f"container {container.name} is closed: what was in its changed files is gone",
+                hint="compare with a golden file before the container is closed",
+            )
+        return self._layer.digests(container)
 
 
 def _lost(container: Container, error: Exception) -> ContainerDied:

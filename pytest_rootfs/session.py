@@ -11,16 +11,21 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from pytest_rootfs.summaries import Summary
+
 if TYPE_CHECKING:
-    from pytest_rootfs.attempts import Attempt, Item, Note, Report
+    from pytest_rootfs.attempts import Attempt, Item, Report
     from pytest_rootfs.engine import Engine
     from pytest_rootfs.failures import Failure
+    from pytest_rootfs.golden import GoldenFolder
     from pytest_rootfs.image import Image
     from pytest_rootfs.keeping import Keeper
     from pytest_rootfs.options import Keep, Settings
+    from pytest_rootfs.runtime.clocks import Clock
     from pytest_rootfs.runtime.container import Container
     from pytest_rootfs.runtime.spec import ContainerOptions
     from pytest_rootfs.runtime.stats import Stats
+    from pytest_rootfs.secret_values import SecretValues
 
 DIGESTS_KEY = "rootfs/digests"
 
@@ -49,10 +54,9 @@ class Session:
         self._started: set[str] = set()
         self._forks: dict[str, list[Container]] = {}
         self._timings: dict[str, float] = {}
-        self._notes: list[Note] = []
-        self._unswept: list[Note] = []
-        self._swept: set[str] = set()
-        self._trouble: list[str] = []
+        self.summary = Summary(settings, project=config.rootpath)
+        self._clock: Clock | None = None
+        self._began_ns = 0
 
     @property
     def engine(self) -> Engine:
@@ -69,6 +73,11 @@ class Session:
 
             self._defaults = ContainerOptions.from_keywords(self.settings.defaults, defaults=None)
         return self._defaults
+
+    @property
+    def secrets(self) -> SecretValues | None:
+        """What no report may show; None before the first container."""
+        return None if self._engine is None else self._engine.secrets
 
     def open_store(self) -> None:
         """Open the store, unless it is, and find the failure to start from, if one is wanted.
@@ -124,7 +133,11 @@ class Session:
 
             position = len(self.attempt.containers) if self.attempt is not None else 0
             state = failure_start.state_for(
-                failure, self._item.nodeid, name=name, position=position
+                failure,
+                self._item.nodeid,
+                name=name,
+                position=position,
+                store=self.engine.store,
             )
             if state is not None:
                 return self.engine.start_built(state, name=name, options=options, image=image)
@@ -155,6 +168,8 @@ class Session:
         self._item = item
         self.attempt = None
         self._timings = {}
+        # before the first container of the session there is nothing to tell apart
+        self._began_ns = self._clock.now_ns() if self._clock is not None else 0
 
     def used(self, container: Container) -> None:
         """Note that the running test used a container; those of the builder do not count."""
@@ -191,46 +206,6 @@ class Session:
             return None
         return next((each for each in self.attempt.containers if not each.is_closed), None)
 
-    def note(self, note: Note) -> None:
-        """Note a kept failure; make room when enough have come in, not only at the end."""
-        self._notes.append(note)
-        self._unswept.append(note)
-        size_bytes = sum(each["size"] for each in self._unswept)
-        settings = self.settings
-        if len(self._unswept) >= settings.keep_count or size_bytes > settings.keep_size_bytes:
-            self.sweep()
-
-    def sweep(self) -> None:
-        """Remove the oldest failures beyond what is to be kept, if this session kept any."""
-        if not self._unswept:
-            return
-        self._unswept.clear()
-        from pytest_rootfs import keeping  # noqa: PLC0415  a failure was kept
-        from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  as above
-
-        try:
-            self._swept |= keeping.sweep(
-                self.settings.store,
-                project=self._config.rootpath,
-                count=self.settings.keep_count,
-                size_bytes=self.settings.keep_size_bytes,
-            )
-        except (RootfsError, OSError) as error:
-            self._trouble.append(f"older failures could not be removed: {error}")
-
-    def summary_title(self) -> str:
-        """Return the heading of the summary; `keep="all"` keeps what is no failure, too."""
-        are_failures = all(each["outcome"] == "failed" for each in self._notes)
-        return "rootfs failures" if are_failures else "rootfs kept"
-
-    def summary_lines(self) -> list[str]:
-        """Return what the terminal summary says: a line a failure that is still kept."""
-        lines = [each["line"] for each in self._notes if each["id"] not in self._swept]
-        if gone := len(self._notes) - len(lines):
-            what = "failure of this session was" if gone == 1 else "failures of this session were"
-            lines.append(f"{gone} older {what} removed (rootfs_keep_count, rootfs_keep_size)")
-        return lines + self._trouble
-
     def header(self) -> str | None:
         """Return the line for the head of the report: a glance, which starts nothing."""
         if sys.platform != "linux":
@@ -259,6 +234,9 @@ class Session:
         """Close the engine and every container with it; idempotent."""
         engine, self._engine = self._engine, None
         self._item = self.attempt = self._keeper = None
+        if self._clock is not None:
+            self._clock.close()
+            self._clock = None
         if engine is None:
             return
         from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  the engine has it imported
@@ -266,7 +244,7 @@ class Session:
         try:
             engine.close()
         except (RootfsError, OSError) as error:
-            self._trouble.append(f"the session could not be closed: {error}")
+            self.summary.trouble.append(f"the session could not be closed: {error}")
         self._remember_digests()
 
     def _make_engine(self) -> Engine:
@@ -286,11 +264,26 @@ class Session:
             resolve_hook=self._ask_hook if self._hears("pytest_rootfs_resolve_image") else None,
             base=self._config.rootpath,
             makes_ahead=self.settings.makes_ahead,
+            secret_env=self.settings.secret_env,
         )
+        from pytest_rootfs.runtime.clocks import Clock  # noqa: PLC0415  first container
+
+        self._clock = Clock()
         engine = Engine(settings, warn=self._warn, tell=self._say)
         engine.use_listener = self.used
         engine.fork_listener = self.forked
+        engine.find_golden = self._find_golden
         return engine
+
+    def _find_golden(self) -> GoldenFolder | None:
+        """Return where the running test has its golden files: beside its own file."""
+        if self._item is None:
+            return None
+        from pytest_rootfs.golden import GoldenFolder  # noqa: PLC0415  the engine has it imported
+
+        path = self._item.path
+        folder = path.parent / "golden" / path.stem
+        return GoldenFolder(path=folder, updates=self.settings.update_golden)
 
     def _say(self, text: str) -> None:
         """Tell the user at once, past what captures output; workers of xdist share our terminal."""
@@ -342,6 +335,7 @@ class Session:
             timings=self._timings,
             # figures of passed tests cost each of them a look at the cgroups
             with_figures=bool(item.config.getoption("xmlpath", None)),
+            began_ns=self._began_ns,
         )
 
     def _get_keeper(self) -> Keeper:
@@ -354,6 +348,7 @@ class Session:
                 output=self.settings.output,
                 images=self.settings.images,
             )
+            self.summary.make_room()  # of what sessions have left that were killed before their end
         return self._keeper
 
     def _stored_digest(self, reference: str) -> str | None:

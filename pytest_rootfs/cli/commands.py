@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pytest_rootfs import failure_start
 from pytest_rootfs.cli import host_shells
 from pytest_rootfs.cli.output import note
 from pytest_rootfs.cli.sessions import failed_container, open_engine
@@ -42,6 +43,7 @@ def _shell(args: argparse.Namespace) -> int:
         label = failure.id if len(failure.containers) == 1 else f"{failure.id} {kept.name}"
         if with_tty := _on_terminal():
             _greet(failure, kept)
+        _tell_lost(kept, ())
         env = {**terminals.prompt_environment(label), **_terminal_environment(with_tty=with_tty)}
         task = terminals.Task(command=command, env=env, with_tty=with_tty)
         return terminals.interact(container, task)
@@ -63,6 +65,12 @@ def _greet(failure: Failure, kept: KeptContainer) -> None:
     )
 
 
+def _tell_lost(kept: KeptContainer, given: Collection[str]) -> None:
+    """Say which of the test's variables are not set, unless they were given anew."""
+    if names := [name for name in failure_start.lost_env(kept) if name not in given]:
+        note(f"not set, as secrets are not kept: {', '.join(names)}; `exec --env NAME=VALUE` gives")
+
+
 def _configure_exec(parser: argparse.ArgumentParser) -> None:
     add_failure(parser)
     add_container(parser)
@@ -77,7 +85,8 @@ def _exec(args: argparse.Namespace) -> int:
 
     if not args.command:
         raise UsageError("give a command after `--`")
-    with failed_container(args, **_overrides(args)) as (_, _, container):
+    with failed_container(args, **_overrides(args)) as (_, kept, container):
+        _tell_lost(kept, _pairs(args.env))
         with_tty = _on_terminal()
         env = {**_pairs(args.env), **_terminal_environment(with_tty=with_tty)}
         task = terminals.Task(command=args.command, env=env, with_tty=with_tty)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pytest_rootfs.cli.output import (
     CHANGE_LETTERS,
@@ -23,6 +25,7 @@ from pytest_rootfs.settings import shown_size
 
 _SHOWN_CHANGES = 50
 _SHOWN_COMMANDS = 20
+_SHOWN_FILES = 10
 _COLOURS = {"added": "green", "modified": "yellow", "deleted": "red"}
 
 
@@ -145,8 +148,10 @@ def _show_commands(kept: KeptContainer) -> None:
         text = argv if isinstance(argv, str) else shlex.join(argv)
         status = _status(command["returncode"], timed_out=bool(command.get("timed_out")))
         colour = "green" if command["returncode"] == 0 else "red"
-        print(f"  $ {safe(text)}")
-        print(f"    {painted(status, colour)} after {command['duration_s']:.3f} s")
+        print(f"  $ {safe(text)}{_before(command)}")
+        duration_s = command["duration_s"]
+        after = "" if duration_s is None else f" after {duration_s:.3f} s"
+        print(f"    {painted(status, colour)}{after}")
         if tail := str(command.get("output_tail") or ""):
             print(_indented(tail, "    | "))
 
@@ -168,16 +173,37 @@ def _show_processes(kept: KeptContainer) -> None:
         text = argv if isinstance(argv, str) else shlex.join(argv)
         place = f"{process['pid']:>6} {process.get('state', '?')} uid {process.get('user')}"
         print(f"  {place}  {safe(text)}")
+        for line in _open_files(process):
+            print(f"         {line}")
+
+
+def _open_files(process: Mapping[str, Any]) -> Iterator[str]:  # Any: JSON values
+    """Yield what a process has open, but for pipes, devices and the like."""
+    shown_targets = [
+        f"{each['fd']} {safe(each['target'])}"
+        for each in process.get("files") or ()
+        if each["target"].startswith(("/", "tcp ", "udp ", "unix "))
+        and not each["target"].startswith("/dev/")
+    ]
+    yield from shown_targets[:_SHOWN_FILES]
+    if (left_out := len(shown_targets) - _SHOWN_FILES) > 0:
+        yield f"… and {left_out} more: --json shows them"
 
 
 def _show_changes(kept: KeptContainer) -> None:
     print(f"\n{heading(f'changes ({len(kept.changes)})')}")
-    for change in kept.changes[:_SHOWN_CHANGES]:
+    newest_first = sorted(kept.changes, key=lambda change: not change.get("since_test", True))
+    for change in newest_first[:_SHOWN_CHANGES]:
         kind = str(change["kind"])
         letter = painted(CHANGE_LETTERS.get(kind, "?"), _COLOURS.get(kind, "bold"))
-        print(f"  {letter} {safe(change['path'])}")
+        print(f"  {letter} {safe(change['path'])}{_before(change)}")
     if (left_out := len(kept.changes) - _SHOWN_CHANGES) > 0:
         print(f"  … and {left_out} more: --json shows them")
+
+
+def _before(entry: Mapping[str, object]) -> str:
+    """Return the remark on what a shared container had before the test."""
+    return "" if entry.get("since_test", True) else "  (before this test)"
 
 
 def _indented(text: str, prefix: str = "  ") -> str:

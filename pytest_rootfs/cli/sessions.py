@@ -98,7 +98,7 @@ def start_kept(
     own = _own_keywords(kept)
     keywords = {**own, **options, "mounts": [*own["mounts"], *mounts]}
     return engine.start_built(
-        built_image(kept.image),
+        built_image(kept.image, engine.store),
         name=kept.name,
         options=ContainerOptions.from_keywords(keywords, defaults=None),
         extra_layers=[kept.layer],
@@ -118,7 +118,7 @@ def _own_keywords(kept: KeptContainer) -> dict[str, Any]:  # Any: the keywords o
     return {
         "user": kept.user,
         "workdir": kept.workdir,
-        "env": dict(kept.env),
+        "env": {name: text for name, text in kept.env.items() if name not in kept.masked_env},
         "hostname": kept.hostname or None,
         **{key: asked.get(key) for key in ("network", "capabilities")},
         "mounts": [mount for mount in mounts if mount[0] not in gone],
@@ -130,4 +130,6 @@ def start_image(engine: Engine, kept: KeptContainer) -> Container:
     """Start a container from a kept one's image, without its rw layer."""
     from pytest_rootfs.runtime.spec import ContainerOptions  # noqa: PLC0415  as above
 
-    return engine.start_built(built_image(kept.image), name="image", options=ContainerOptions())
+    return engine.start_built(
+        built_image(kept.image, engine.store), name="image", options=ContainerOptions()
+    )

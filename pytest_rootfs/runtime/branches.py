@@ -20,7 +20,7 @@ def snapshot(life: Life, name: str | None) -> Snapshot:
     life.require_rw_layer()
     life.home.touch(life.container)
     with life.standing_still():
-        gone = _unlinked(life)
+        gone = unlinked(life)
         return life.home.snapshot(life.container, name=name, not_kept=gone)
 
 
@@ -49,7 +49,7 @@ def commit(life: Life, tag: str | None) -> Any:  # Any: an Image, which the runt
         return life.home.commit(life.container, tag)
 
 
-def _unlinked(life: Life) -> tuple[str, ...]:
+def unlinked(life: Life) -> tuple[str, ...]:
     """Say which files processes still use that have no name, and so no place in a layer."""
     if life.state != "alive":
         return ()

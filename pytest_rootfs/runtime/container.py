@@ -14,10 +14,11 @@ from typing import Any
 
 from pytest_rootfs import settings
 from pytest_rootfs.changeset import Changes
-from pytest_rootfs.errors import CommandTimeout, ContainerDied, ContainerError
+from pytest_rootfs.errors import CommandTimeout, ContainerError
 from pytest_rootfs.runtime import branches, comparing, copying, launch, readiness, runs, waits
 from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.endings import Command, CompletedProcess
+from pytest_rootfs.runtime.evidence import Evidence, gather, processes
 from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call, Stream
 from pytest_rootfs.runtime.life import Life
@@ -345,13 +346,12 @@ class Container:
 
     def processes(self) -> list[dict[str, Any]]:
         """Describe the processes (pid, ppid, user, state, argv); none when it is dead."""
-        if self._life.state != "alive":
-            return []
-        try:
-            found: list[dict[str, Any]] = self._life.agent.ask({"op": "processes"})["processes"]
-        except ContainerDied:
-            return []
-        return found
+        return processes(self._life)
+
+    def gather(self, *, with_files: bool) -> Evidence:
+        """Look at everything for the report of a failure; never raises for what is not there."""
+        describe = partial(self._watch.describe, records=self._commands)
+        return gather(self._life, describe, with_files=with_files)
 
     def limits_hit(self) -> list[str]:
         """Say which limits stopped something, a sentence each."""

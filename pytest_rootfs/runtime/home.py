@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_rootfs.changeset import Changes
@@ -11,6 +11,7 @@ from pytest_rootfs.textdiff import TooLarge
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.container import Container
+    from pytest_rootfs.runtime.records import KeptFiles
     from pytest_rootfs.runtime.session import Created
     from pytest_rootfs.snapshots import Snapshot
 
@@ -24,6 +25,9 @@ class Home(Protocol):
 
     def touch(self, container: Container) -> None:
         """Note that the container is being used."""
+
+    def note_env(self, env: Mapping[str, str]) -> None:
+        """Note which environment a command is given: it may hold secrets."""
 
     def status(
         self, container: Container, *, wait_s: float = 0
@@ -81,3 +85,6 @@ class Home(Protocol):
         self, container: Container, *, clamp_mtime: int | None
     ) -> tuple[Any, int]:  # Any: a descriptor of the store, not known here
         """Pack the rw layer into the store; tell how many entries it has."""
+
+    def keep(self, container: Container, *, with_files: bool) -> KeptFiles:
+        """Compare the rw layer with the image, and `with_files` pack it, in one go."""

@@ -133,13 +133,14 @@ class Init:
         self._poller = select.poll()
         self._running: dict[int, tuple[socket.socket, int]] = {}
         """Commands by pid: the conversation that waits for the end, and the cgroup namespace."""
-        self._stopped: set[int] | None = None
-        """While all stand still: the processes that had been stopped before."""
+        self._stopped: dict[int, str] | None = None
+        """While all stand still: the states of the processes before."""
         self._calls = {
             "spawn": self._spawn,
             "signal": self._signal,
             "kill_tree": self._kill_tree,
             "processes": self._processes,
+            "scene": self._scene,
             "unlinked": self._unlinked,
             "stop": self._stop,
             "adopt": self._adopt,
@@ -278,6 +279,9 @@ class Init:
     def _processes(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
         protocol.send(reply, {"processes": processes.listing()})
 
+    def _scene(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
+        protocol.send(reply, processes.scene(self._stopped or {}))
+
     def _unlinked(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
         protocol.send(reply, {"files": processes.unlinked_files()})
 
@@ -289,7 +293,7 @@ class Init:
         """
         by_group = self._group.into_fd is not None
         if message["stop"] and self._stopped is None:
-            self._stopped = set() if by_group else processes.stop_all()
+            self._stopped = {} if by_group else processes.stop_all()
         elif not message["stop"] and self._stopped is not None:
             if not by_group:
                 processes.continue_all(self._stopped)

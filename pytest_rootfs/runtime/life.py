@@ -86,6 +86,7 @@ class Life:
     def start(self, call: Call, terms: Terms, record: CommandRecord) -> Process:
         """Start a command; raises what `run` says."""
         __tracebackhide__ = True
+        self.home.note_env(call.env)
         while True:
             self.require_alive()
             if self.is_frozen:

@@ -12,6 +12,8 @@ import os
 import signal
 import time
 
+from pytest_rootfs.runtime import open_files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
@@ -52,18 +54,18 @@ def kill_marked(marker: int) -> None:
                     pass
 
 
-def stop_all() -> set[int]:
-    """Stop every process but this one; return those that somebody had stopped before.
+def stop_all() -> dict[int, str]:
+    """Stop every process but this one; return the state that each was in.
 
     A signal sent to all reaches a fork under way, too: it starts over with the signal pending
     (fork(2) since Linux 4.20), so none escapes. Returns when all stand still. One that waits in the
     kernel (D) for a disk, or for what it has started by vfork(2), stops before it goes on.
     """
-    stopped = {pid for pid in _pids() if _stat_fields(pid)[0] == "T"}
+    states = {pid: _stat_fields(pid)[0] for pid in _pids()}
     try:
         os.kill(-1, signal.SIGSTOP)
     except ProcessLookupError:
-        return stopped  # there is none
+        return states  # there is none
     began, pause_s, still = time.monotonic(), 0.0001, STILL
     while not all(_is_in(pid, still) for pid in _pids()):
         passed_s = time.monotonic() - began
@@ -72,16 +74,17 @@ def stop_all() -> set[int]:
         still = STILL if passed_s < SETTLING_S else STILL + "D"
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.01)
-    return stopped
+    return states
 
 
-def continue_all(but: set[int]) -> None:
-    """Let every process go on, children first: a shell that waits does not see them stopped.
+def continue_all(states: dict[int, str]) -> None:
+    """Let every process go on that was not stopped before, children first.
 
-    While all stood still none was forked, so no number of `but` is another's now.
+    So a shell that waits does not see them stopped. While all stood still none was forked: no
+    number in `states` is another's now.
     """
     for pid in sorted(_pids(), reverse=True):
-        if pid != os.getpid() and pid not in but:
+        if pid != os.getpid() and states.get(pid) != "T":
             try:
                 os.kill(pid, signal.SIGCONT)
             except ProcessLookupError:
@@ -111,9 +114,30 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
+def scene(states: dict[int, str]) -> Message:
+    """Describe the processes with what each has open (`files`), and the mounts.
+
+    `states` are those before all were stopped. `more_processes` and `more_files` count what is
+    left out.
+    """
+    found = listing()
+    sockets = open_files.sockets() if found else {}
+    for each in found:
+        each["state"] = states.get(each["pid"], each["state"])
+        try:
+            each["files"], each["more_files"] = open_files.describe(each["pid"], sockets)
+        except OSError:
+            each["files"], each["more_files"] = [], 0  # it has ended
+    return {
+        "processes": found,
+        "more_processes": max(0, len(_pids()) - LISTED),
+        "mounts": open_files.mounts(),
+    }
+
+
 def listing() -> list[Message]:
     """Describe every process but init: pid, ppid, user id, state, argv; at most 200."""
-    found = []
+    found: list[Message] = []
     for pid in sorted(_pids())[:LISTED]:
         if pid == 1:
             continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from typing import Any
 
 TAIL_BYTES = 4000
 
@@ -16,3 +18,18 @@ class CommandRecord:
     duration_s: float | None = None
     output_tail: str = ""
     timed_out: bool = False
+    began_ns: int = field(default_factory=time.time_ns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFiles:
+    """What became of a rw layer: its changes, and where it is kept.
+
+    Each change is a ChangeRecord as JSON with `changed_ns`. Without a layer `refused` says why, if
+    it was asked for. `skipped` says in words what an archive cannot hold.
+    """
+
+    changes: list[dict[str, Any]]  # Any: JSON values
+    layer: Any = None  # Any: a descriptor of the store, not known here
+    refused: str = ""
+    skipped: tuple[str, ...] = ()
