@@ -36,7 +36,7 @@ def _failures_are_removed(request: pytest.FixtureRequest) -> Iterator[None]:
     pytester = request.node.funcargs.get("pytester")
     store = Path(os.environ["PYTEST_ROOTFS_STORE"])
     for record in store.glob("failures/*/failure.json") if pytester else ():
-        if json.loads(record.read_text())["rootdir"] == str(pytester.path):
+        if json.loads(record.read_text(errors="surrogateescape"))["rootdir"] == str(pytester.path):
             shutil.rmtree(record.parent)
 
 

@@ -359,8 +359,8 @@ def test_broken_keeping_never_changes_the_outcome(pytester: pytest.Pytester) -> 
 
         @pytest.fixture(autouse=True)
         def no_keeping(monkeypatch):
-            def keep(*_, **__): raise OSError(28, "No space left on device")
-            monkeypatch.setattr(failures, "keep", keep)
+            def publish(*_, **__): raise OSError(28, "No space left on device")
+            monkeypatch.setattr(failures, "publish", publish)
         """
     )
     pytester.makepyfile(
@@ -403,3 +403,23 @@ def test_dead_container_is_kept(pytester: pytest.Pytester, failures: Failures) -
 
 def _name(path: Any) -> str:
     return str(path.name)
+
+
+def test_killed_sessions_leave_no_more_than_is_kept(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os, pytest
+        @pytest.mark.container("scratch")
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(container, number):
+            if number == 2: os.kill(os.getpid(), 9)
+            assert False
+        """
+    )
+    pytester.makeini("[pytest]\nrootfs_keep_count = 3")
+
+    for _ in range(3):
+        pytester.runpytest_subprocess("--rootfs-store=store")
+
+    # of each session two, and the oldest of all went when the third kept its first
+    assert len(list((pytester.path / "store" / "failures").iterdir())) <= 5

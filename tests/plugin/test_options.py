@@ -44,6 +44,8 @@ def test_defaults_are_those_of_the_interface() -> None:
         "limits": "strict",
         "unsupported": "skip",
         "shell": False,
+        "secret_env": ("*TOKEN*", "*PASSWORD*", "*SECRET*", "*_KEY", "*CREDENTIAL*"),
+        "update_golden": False,
         "from_failure": "",
         "defaults": {},
     }

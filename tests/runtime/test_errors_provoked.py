@@ -24,6 +24,7 @@ from error_form import assert_well_formed
 import pytest_rootfs
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
+from pytest_rootfs.golden import GoldenFolder
 from pytest_rootfs.image import Image
 from pytest_rootfs.kernel.mounts import NESTED
 from pytest_rootfs.runtime import (
@@ -124,6 +125,15 @@ class Stage:
         container = self.start()
         container.freeze()
         return container.run(["true"])
+
+    def compare_when_closed(self) -> None:
+        """Compare what a closed container has changed with a golden file."""
+        self._closing.callback(setattr, self.engine, "find_golden", self.engine.find_golden)
+        self.engine.find_golden = lambda: GoldenFolder(path=Path("/nonesuch"), updates=False)
+        container = self.start()
+        found = container.changes()
+        container.close()
+        found.match_golden("x")
 
     def restart_badly(self) -> object:
         """Run a command in a container whose restart has failed, as its source was replaced."""
@@ -235,6 +245,8 @@ PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
     "too slow": Stage.wait_too_long,
     "failed server": Stage.wait_for_the_dead,
     "no limit": Stage.unlimited,
+    "no test": lambda stage: stage.start().changes().match_golden("x"),
+    "closed changes": Stage.compare_when_closed,
     "no source": lambda stage: stage.start(mounts=[("/nonesuch/x", "/mnt")]),
     "no tree": lambda stage: _tree_of(stage.engine.session, GONE),
     "no id map": raised(_unmappable(GONE, "/nonesuch/proc")),

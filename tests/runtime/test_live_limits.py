@@ -23,6 +23,7 @@ from pytest_rootfs.errors import (
 )
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.spec import Limits
+from pytest_rootfs.secret_values import SecretValues
 
 if TYPE_CHECKING:
     from conftest import Start
@@ -221,7 +222,8 @@ def test_options_stay_what_was_asked_for(start: Start) -> None:
     container.limits.disk = "2M"
 
     assert container.options.disk == 4 * MIB
-    assert failures.look(container).limits["disk"] == 2 * MIB
+    view = failures.Viewpoint(began_ns=0, secrets=SecretValues())
+    assert failures.look(container, view).limits["disk"] == 2 * MIB
 
 
 @pytest.mark.parametrize(
