@@ -97,9 +97,7 @@ class Keeper:
         """Put the failure on the page of pytest-html, where one is being written."""
         if not attempt.item.config.getoption("htmlpath", None):
             return
-        from pytest_html import (  # type: ignore[import-untyped]  # noqa: PLC0415  where its option is
-            extras,
-        )
+        from pytest_html import extras  # noqa: PLC0415  it is there where its option is
 
         parts = [failures.summary_line(failure)]
         parts += [f"{title}\n{text}" for title, text in texts.sections(failure.containers)]
