@@ -63,6 +63,8 @@ class RootTrees:
         self._rw_layers = RwLayers(layers_fd)
         self._place = place
         self._host_fd = -1
+        self._host_view: list[int] = []
+        """What keeps the host's overlay, on which layers may lie: made once, its root last."""
         self._takes_detached = _takes_detached()
         self._init_layers: dict[str, tuple[int, int]] = {}
         mounts.keep_attached(layers_fd, place)
@@ -93,7 +95,7 @@ class RootTrees:
                 init_layer_fd = self._init_layer(plan["init_layer"], [host_fd])
                 assemble = self._show_host
             else:
-                layer_fds = stack_on_host(plan["layers"], opened)
+                layer_fds = self._on_host(opened) if HOST in plan["layers"][1:] else opened
                 init_layer_fd = self._init_layer(plan["init_layer"], layer_fds)
                 assemble = self._assemble
             lower_fds = [init_layer_fd, *layer_fds]
@@ -108,6 +110,12 @@ class RootTrees:
         finally:
             for fd in opened:
                 os.close(fd)
+
+    def _on_host(self, opened: Sequence[int]) -> list[int]:
+        """Put the host's overlay in the place of its root directory (see `stack_on_host`)."""
+        if not self._host_view:
+            self._host_view = view_host(self._host_fd, "" if self._takes_detached else self._place)
+        return [*opened[:-1], self._host_view[-1]]
 
     def _assemble(self, lower_fds: Sequence[int], rw_layer: RwLayer) -> Root:
         with self._attached(rw_layer):
@@ -205,22 +213,33 @@ def open_layers(layers_fd: int, names: Sequence[str], host_fd: int) -> list[int]
     return opened
 
 
-def stack_on_host(names: Sequence[str], opened: list[int]) -> list[int]:
+def stack_on_host(names: Sequence[str], opened: list[int], place: str = "") -> list[int]:
     """Return lower dirs of which none lies inside another, which an overlay refuses (ELOOP).
 
     Layers are folders of the host, and so lie below its root: with layers above it, the host is
-    made an overlay of its own first. What that opens is added to `opened`.
+    made an overlay of its own first. What that opens is added to `opened`; a `place` keeps what it
+    makes in this mount namespace, which Linux before 6.15 asks of a lower dir.
     """
     if len(names) < 2 or names[-1] != HOST:
         return list(opened)
-    empty_fd = mounts.filesystem("tmpfs", {"mode": "755"})
-    opened.append(empty_fd)
-    empty_root_fd = os.open(".", FOLDER_FLAGS, dir_fd=empty_fd)
-    opened.append(empty_root_fd)
-    host_fd = opened[len(names) - 1]
-    init_layer.copy_attributes(os.stat(host_fd), empty_root_fd)
-    view_fd = mounts.overlay([empty_root_fd, host_fd])
-    opened.append(view_fd)
-    view_root_fd = os.open(".", FOLDER_FLAGS, dir_fd=view_fd)
-    opened.append(view_root_fd)
-    return [*opened[: len(names) - 1], view_root_fd]
+    opened += view_host(opened[len(names) - 1], place)
+    return [*opened[: len(names) - 1], opened[-1]]
+
+
+def view_host(host_fd: int, place: str) -> list[int]:
+    """Make the host's root directory an overlay; return what keeps it, its root folder last."""
+    opened = [mounts.filesystem("tmpfs", {"mode": "755"})]
+    try:
+        if place:
+            mounts.keep_attached(opened[0], place)
+        opened.append(os.open(".", FOLDER_FLAGS, dir_fd=opened[0]))
+        init_layer.copy_attributes(os.stat(host_fd), opened[1])
+        opened.append(mounts.overlay([opened[1], host_fd]))
+        if place:
+            mounts.keep_attached(opened[2], place)
+        opened.append(os.open(".", FOLDER_FLAGS, dir_fd=opened[2]))
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        raise
+    return opened

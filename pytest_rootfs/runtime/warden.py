@@ -256,7 +256,7 @@ class Warden:
             view.attach_below(place)
             return [*between_fds, view.folder_fd]
         opened = root_trees.open_layers(trees[0] if trees else -1, names, host_fd)
-        return [*between_fds, *root_trees.stack_on_host(names, opened)]
+        return [*between_fds, *root_trees.stack_on_host(names, opened, place)]
 
     def _layers_tree(self) -> int:
         return mounts.clone_tree("", fd=self._layers_fd, recursive=False)

@@ -223,6 +223,7 @@ def test_deep_chains_stay_mountable(container: Container, monkeypatch: pytest.Mo
     assert len(snapshot.added) == 8
 
 
+@needs("disk")
 def test_reset_kills_and_keeps_settings(start: Start, tmp_path: Path) -> None:
     container = start(
         name="web", mounts=[(tmp_path, "/mnt/here", "rw")], env={"A": "b"}, pids=50, disk="4M"
