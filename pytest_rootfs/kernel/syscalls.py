@@ -58,13 +58,13 @@ AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
-OPENAT2_TRIES = 64
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 
+OPENAT2_TRIES = 64
 _SIGCHLD = 17
 _CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "ppc64le": 120}
 
@@ -102,14 +102,6 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
 
 
-class _CapHeader(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
-
-
-class _CapData(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
-
-
 class _Statfs(ctypes.Structure):
     _fields_ = [("type", ctypes.c_long), ("rest", ctypes.c_long * 15)]
 
@@ -140,7 +132,6 @@ _setns = _function("setns", _int, _int)
 _prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _pivot_root = _function("pivot_root", _str, _str)
 _sethostname = _function("sethostname", _str, _size)
-_capset = _function("capset", _pointer, _pointer)
 _fstatfs = _function("fstatfs", _int, _pointer)
 _syncfs = _function("syncfs", _int)
 _signalfd = _function("signalfd", _int, _str, _int)
@@ -380,20 +371,3 @@ def set_title(title: str) -> None:
     if 0 < start < end:
         size = end - start
         ctypes.memmove(start, title.encode()[: size - 1].ljust(size, b"\0"), size)
-
-
-def capset(*, effective: int, permitted: int, inheritable: int) -> None:
-    """Set the capability sets of this thread from bit masks; capset(2)."""
-    header = _CapHeader(version=0x20080522, pid=0)  # _LINUX_CAPABILITY_VERSION_3
-    data = (_CapData * 2)(
-        *(
-            _CapData(
-                effective=effective >> shift & 0xFFFFFFFF,
-                permitted=permitted >> shift & 0xFFFFFFFF,
-                inheritable=inheritable >> shift & 0xFFFFFFFF,
-            )
-            for shift in (0, 32)
-        )
-    )
-    result = _capset(ctypes.addressof(header), ctypes.addressof(data))
-    _checked(result, "capset", hex(permitted))
