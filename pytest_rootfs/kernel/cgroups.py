@@ -33,7 +33,7 @@ from pytest_rootfs.kernel.cgroups_v2 import V2Hierarchy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from pytest_rootfs.kernel.cgroups_files import Owner
@@ -238,25 +238,21 @@ def _try_all(hierarchies: list[Hierarchy], owner: Owner | None) -> list[int]:
 
 def _run_trial(hierarchies: list[Hierarchy], owner: Owner | None, answer_fd: int) -> NoReturn:
     try:
-        joined = [_errno_of(hierarchy, "enter") for hierarchy in hierarchies]
+        joined = [_errno_of(hierarchy.enter) for hierarchy in hierarchies]
         if owner is not None and os.geteuid() == 0:
             os.setgroups([])
             os.setresgid(owner[1], owner[1], owner[1])
             os.setresuid(owner[0], owner[0], owner[0])
-        made = [_errno_of(hierarchy, "try_folder") for hierarchy in hierarchies]
-        os.write(
-            answer_fd, bytes(first or second for first, second in zip(joined, made, strict=True))
-        )
+        made = [_errno_of(hierarchy.try_folder) for hierarchy in hierarchies]
+        answers = [first or second for first, second in zip(joined, made, strict=True)]
+        os.write(answer_fd, bytes(answers))
     finally:
         os._exit(0)
 
 
-def _errno_of(hierarchy: Hierarchy, step: str) -> int:
+def _errno_of(step: Callable[[], None]) -> int:
     try:
-        if step == "enter":
-            hierarchy.enter()
-        else:
-            hierarchy.try_folder()
+        step()
     except OSError as error:
         return error.errno or errno.EIO
     return 0

@@ -83,12 +83,6 @@ def _minus(piece: Range, taken: Range) -> list[Range]:
     return [part for part in (before, behind) if part[1] > 0]
 
 
-def effective_capabilities() -> int:
-    """Return the mask of what this process may use now; proc_pid_status(5), CapEff."""
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
-        return next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
-
-
 def write_map(path: str, lines: IdMap) -> None:
     """Write /proc/<pid>/uid_map or gid_map, in the one write(2) that the kernel allows."""
     text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines)

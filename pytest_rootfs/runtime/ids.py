@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pytest_rootfs.kernel import namespaces
+from pytest_rootfs.kernel import capabilities, namespaces
 from pytest_rootfs.runtime import subordinate_ids
 from pytest_rootfs.runtime.subordinate_ids import NO_GAP, Gap, Kind, User
 
@@ -21,9 +21,6 @@ ROOT_FALLBACK = (1_879_048_192, 65536)
 
 WHOLE = [(0, (1 << 32) - 1)]
 """What the initial user namespace has."""
-
-CAPABILITIES = {"SETGID": 6, "SETUID": 7, "SYS_ADMIN": 21}
-"""The numbers of those that decide here; linux/capability.h."""
 
 Mode = Literal["rootful", "rootless", "rootless, single id"]
 Map = tuple[tuple[int, int, int], ...]
@@ -122,8 +119,7 @@ def _ids_of_limited_root() -> Ids | None:
     ordinary user; but it may hand on all ids that its user namespace has.
     """
     uids, gids = _mapped("/proc/self/uid_map"), _mapped("/proc/self/gid_map")
-    mask = namespaces.effective_capabilities()
-    own = {name for name, number in CAPABILITIES.items() if mask >> number & 1}
+    own = capabilities.effective()
     if os.getuid() != 0 or (uids == WHOLE and "SYS_ADMIN" in own):
         return None
     lines = [

@@ -242,8 +242,14 @@ def protect(_start: Start) -> None:
 
 
 def drop_capabilities(_start: Start, kept: int) -> None:
-    """Take from every command what is not in the mask, for good."""
-    capabilities.drop_from_bounding_set(kept)
+    """Take from every command what is not in the mask, for good; PR_CAPBSET_DROP in prctl(2)."""
+    for number in range(len(capabilities.NAMES)):
+        if not kept >> number & 1:
+            try:
+                syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # this kernel does not know so high a number
+                    raise
 
 
 STEPS: dict[str, Callable[..., None]] = {
