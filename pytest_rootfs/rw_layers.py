@@ -18,10 +18,10 @@ from pytest_rootfs.image import Image
 from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.gaps import Gap
 from pytest_rootfs.runtime.plan import Plan
 from pytest_rootfs.runtime.records import KeptFiles
 from pytest_rootfs.runtime.session import Created, Session
-from pytest_rootfs.runtime.subordinate_ids import Gap
 from pytest_rootfs.rw_files import RwFiles
 from pytest_rootfs.settings import shown_size
 from pytest_rootfs.snapshots import Snapshot

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.client import CALL_TIMEOUT_S, Peer, PeerGone, StepFailed
+from pytest_rootfs.runtime.gaps import Gap
 from pytest_rootfs.runtime.launch import Call
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.records import CommandRecord
 from pytest_rootfs.runtime.refusals import refused
-from pytest_rootfs.runtime.subordinate_ids import Gap
 from pytest_rootfs.runtime.terms import Terms
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_rootfs.changeset import Changes
-from pytest_rootfs.runtime.subordinate_ids import Gap
+from pytest_rootfs.runtime.gaps import Gap
 from pytest_rootfs.textdiff import TooLarge
 
 if TYPE_CHECKING:

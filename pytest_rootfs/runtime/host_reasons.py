@@ -11,7 +11,8 @@ import os
 
 from pytest_rootfs.errors import HostUnsupported
 from pytest_rootfs.kernel.mounts import NESTED
-from pytest_rootfs.runtime.subordinate_ids import HELPERS, NO_GAP, Gap, User
+from pytest_rootfs.runtime.gaps import NO_GAP, Gap
+from pytest_rootfs.runtime.subordinate_ids import HELPERS, User
 from pytest_rootfs.runtime.surroundings import Surroundings, refusal
 
 OLDEST = (5, 11)

@@ -14,7 +14,8 @@ from typing import Literal
 
 from pytest_rootfs.kernel import capabilities, namespaces
 from pytest_rootfs.runtime import subordinate_ids
-from pytest_rootfs.runtime.subordinate_ids import NO_GAP, Gap, Kind, User
+from pytest_rootfs.runtime.gaps import NO_GAP, Gap
+from pytest_rootfs.runtime.subordinate_ids import Kind, User
 
 ROOT_FALLBACK = (1_879_048_192, 65536)
 """0x70000000: above what distributions give to people, below what systemd-nspawn picks last."""

@@ -6,8 +6,8 @@ import os
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from pytest_rootfs.runtime.gaps import Gap
 from pytest_rootfs.runtime.protocol import Message
-from pytest_rootfs.runtime.subordinate_ids import Gap
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -15,7 +15,7 @@ from pytest_rootfs.errors import (
     shown,
 )
 from pytest_rootfs.runtime.client import StepFailed
-from pytest_rootfs.runtime.subordinate_ids import Gap
+from pytest_rootfs.runtime.gaps import Gap
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.launch import Call

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_rootfs.kernel import namespaces
+from pytest_rootfs.runtime.gaps import NO_GAP, Gap
 
 Kind = Literal["uid", "gid"]
 Range = tuple[int, int]
@@ -26,21 +27,6 @@ INSTALL = (
     "sudo apt-get install uidmap (Fedora: sudo dnf install shadow-utils-subid, Arch: "
     "sudo pacman -S shadow)"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """Why ids are missing, and the command that brings them; both empty when none are."""
-
-    reason: str = ""
-    repair: str = ""
-
-    def __bool__(self) -> bool:
-        """Tell whether there is something to say."""
-        return bool(self.reason)
-
-
-NO_GAP = Gap()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

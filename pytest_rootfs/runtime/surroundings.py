@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pytest_rootfs.runtime.subordinate_ids import NO_GAP, Gap
+from pytest_rootfs.runtime.gaps import NO_GAP, Gap
 
 Outer = Literal["", "docker", "podman", "Kubernetes", "LXC", "systemd-nspawn", "another container"]
 

@@ -38,10 +38,10 @@ from pytest_rootfs.runtime import (
 )
 from pytest_rootfs.runtime.client import StepFailed
 from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.gaps import Gap
 from pytest_rootfs.runtime.host_trees import _tree_of, _unmappable
 from pytest_rootfs.runtime.limit_watch import LimitWatch
 from pytest_rootfs.runtime.spec import ContainerOptions, Limits, Mount
-from pytest_rootfs.runtime.subordinate_ids import Gap
 from pytest_rootfs.runtime.surroundings import Surroundings
 
 PACKAGE = Path(pytest_rootfs.__file__).parent

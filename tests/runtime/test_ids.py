@@ -14,6 +14,7 @@ from features import needs
 from otherwise import NOBODY, PLACE, run_otherwise
 
 from pytest_rootfs.runtime import ids, subordinate_ids
+from pytest_rootfs.runtime.gaps import Gap
 from pytest_rootfs.runtime.ids import Ids
 from pytest_rootfs.runtime.subordinate_ids import User
 
@@ -190,7 +191,7 @@ def test_root_without_a_whole_range_uses_a_high_one(host: Host, text: str) -> No
     assert not found.gap
 
 
-def helper_gap(monkeypatch: pytest.MonkeyPatch, folder: Path) -> subordinate_ids.Gap:
+def helper_gap(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Gap:
     monkeypatch.setattr(subordinate_ids, "_search_path", lambda: str(folder))
     return subordinate_ids.helper_gap(User.find(NOBODY, NOBODY, "/etc"))
 
