@@ -17,7 +17,7 @@ def places_below(path: str) -> list[str]:
 
 
 def unescaped(text: str) -> str:
-    """Return a path of mountinfo as it is."""
+    """Return a path as it is for what the kernel writes in mountinfo and mounts, fstab(5)."""
     for escape, character in _ESCAPES.items():
         text = text.replace(escape, character)
     return text

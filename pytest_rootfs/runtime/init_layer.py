@@ -13,6 +13,7 @@ import os
 import stat
 
 from pytest_rootfs.kernel import mounts
+from pytest_rootfs.kernel.inside import MAX_LINKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,13 +21,11 @@ if TYPE_CHECKING:
 
     from pytest_rootfs.runtime.protocol import Message
 
-MAX_SYMLINKS = 40
 RESERVED = ("proc", "sys", "dev")
 """Where nothing is mounted at a person's wish, by no detour either (CVE-2019-19921)."""
 
 OVERFLOW_ID = 65534
 """How an id that is not mapped looks; user_namespaces(7), /proc/sys/kernel/overflowuid."""
-
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -81,6 +80,8 @@ def _owner(status: os.stat_result) -> tuple[int, int]:
 
 
 class _Maker:
+    """Makes the entries of an init layer (`layer_fd`), in view of the image's (-1 for none)."""
+
     def __init__(self, layer_fd: int, view_fd: int) -> None:
         self._layer_fd = layer_fd
         self._view_fd = view_fd
@@ -183,7 +184,7 @@ class _Maker:
                 found.append(part)
                 continue
             links += 1
-            if links > MAX_SYMLINKS:
+            if links > MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             target = os.readlink(here, dir_fd=self._view_fd)
             if target.startswith("/"):

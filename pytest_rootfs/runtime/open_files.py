@@ -10,6 +10,8 @@ import os
 import socket
 import sys
 
+from pytest_rootfs.kernel.mountinfo import unescaped
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
@@ -62,7 +64,7 @@ def mounts() -> list[Message]:
     """Return the container's mounts in their order: target, type, source, options."""
     found: list[Message] = []
     for row in _rows("/proc/self/mounts", skipped=0)[:MOUNTS_LISTED]:
-        source, target, kind, options = (_unescaped(text)[:TARGET_BYTES] for text in row[:4])
+        source, target, kind, options = (unescaped(text)[:TARGET_BYTES] for text in row[:4])
         found.append({"target": target, "type": kind, "source": source, "options": options})
     return found
 
@@ -101,10 +103,3 @@ def _rows(path: str, skipped: int = 1) -> list[list[str]]:
         os.close(fd)
     lines = [line for line in content.split(b"\n")[skipped:] if line]
     return [[os.fsdecode(word) for word in line.split()] for line in lines]
-
-
-def _unescaped(text: str) -> str:
-    """Undo what the kernel does to spaces in names of mounts (fstab(5))."""
-    for code, char in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        text = text.replace(code, char)
-    return text

@@ -11,21 +11,19 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from pytest_rootfs.kernel.inside import MAX_LINKS
+from pytest_rootfs.kernel.namespaces import LAST_ID
 from pytest_rootfs.runtime import streams
 from pytest_rootfs.runtime.path_names import AnyPath, PathNames, absolute, text_of
 from pytest_rootfs.runtime.protocol import Message
 
 __all__ = ["AnyPath", "ContainerPath", "absolute", "text_of"]
-
-MAX_LINKS = 40
-"""As many symlinks as the kernel follows in one path; path_resolution(7)."""
-
-MAX_ID = (1 << 32) - 2
 
 _KINDS = {
     stat.S_IFREG: "file",
@@ -164,8 +162,6 @@ class ContainerPath(PathNames):
         """Create an empty file, or set its times to now."""
         flags = os.O_WRONLY | os.O_CREAT | (0 if exist_ok else os.O_EXCL)
         if exist_ok and self.exists():
-            import time  # noqa: PLC0415  only here
-
             now_ns = time.time_ns()
             self._change("utime", atime_ns=now_ns, mtime_ns=now_ns)
             return
@@ -251,8 +247,8 @@ class ContainerPath(PathNames):
         for key, value in ids.items():
             if isinstance(value, bool) or not isinstance(value, (int, str)):
                 raise TypeError(f"{key} is a number or a name, not {value!r}")
-            if isinstance(value, int) and not -1 <= value <= MAX_ID:
-                raise ValueError(f"{key}={value} is out of range: ids end at {MAX_ID}")
+            if isinstance(value, int) and not -1 <= value <= LAST_ID:
+                raise ValueError(f"{key}={value} is out of range: ids end at {LAST_ID}")
         if isinstance(uid, str) or isinstance(gid, str):
             ids, _ = self._named(ids)
         try:

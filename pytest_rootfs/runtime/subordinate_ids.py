@@ -13,13 +13,15 @@ import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_rootfs.kernel import namespaces
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
 
+if TYPE_CHECKING:
+    from pytest_rootfs.kernel.namespaces import Range
+
 Kind = Literal["uid", "gid"]
-Range = tuple[int, int]
 
 HELPERS = ("newuidmap", "newgidmap")
 GETSUBIDS_TIMEOUT_S = 10.0

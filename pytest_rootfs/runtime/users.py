@@ -12,9 +12,9 @@ import os
 import stat
 
 from pytest_rootfs.kernel.inside import open_inside
+from pytest_rootfs.kernel.namespaces import LAST_ID
 
 FILE_BYTES = 1 << 20
-MAX_ID = (1 << 32) - 2
 
 
 class User:
@@ -125,7 +125,7 @@ def _number(text: str) -> int | None:
     """Return a numeric id; None for a name. Signs, spaces and leading zeros are no number."""
     if not text.isascii() or not text.isdigit() or (len(text) > 1 and text[0] == "0"):
         return None
-    number = int(text) if len(text) <= 10 else MAX_ID + 1
-    if number > MAX_ID:
-        raise OSError(errno.ERANGE, "user and group ids end at 4294967294", text)
+    number = int(text) if len(text) <= 10 else LAST_ID + 1
+    if number > LAST_ID:
+        raise OSError(errno.ERANGE, f"user and group ids end at {LAST_ID}", text)
     return number
