@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pytest_rootfs.build_steps import BuildSteps
 from pytest_rootfs.builder import Builder, BuiltImage
@@ -261,7 +261,7 @@ class Engine:
             golden_folder=self.find_golden,
         )
         defaults = _defaults(built, options)
-        self.secrets.note(defaults["env"])
+        self.secrets.note(defaults.env)
         home = RwLayer(
             store=self.store, session=session, plan=plan, added=extra_layers, services=services
         )
@@ -381,14 +381,13 @@ def _hostname(name: str | None, options: ContainerOptions) -> str:
     return options.hostname or name or "rootfs"
 
 
-def _defaults(built: BuiltImage, options: ContainerOptions) -> dict[str, Any]:
-    """Return environment, working directory and user of a command that names none."""
+def _defaults(built: BuiltImage, options: ContainerOptions) -> launch.Defaults:
     image_env = dict(pair.split("=", 1) for pair in built.config.env)
-    return {
-        "env": {**launch.DEFAULT_ENV, **image_env, **(options.env or {})},
-        "cwd": options.workdir or built.config.working_dir or "/",
-        "user": options.user or built.config.user or "0",
-    }
+    return launch.Defaults(
+        env={**launch.DEFAULT_ENV, **image_env, **(options.env or {})},
+        cwd=options.workdir or built.config.working_dir or "/",
+        user=options.user or built.config.user or "0",
+    )
 
 
 def _resolv_conf() -> str:

@@ -53,15 +53,15 @@ def look_and_keep(container: Container, view: Viewpoint, store: Store) -> KeptCo
 
 def _seen(container: Container, evidence: Evidence, view: Viewpoint) -> KeptContainer:
     options, defaults, secrets = container.options, container.defaults, view.secrets
-    env = secrets.hidden_env(defaults["env"])
+    env = secrets.hidden_env(defaults.env)
     return KeptContainer(
         name=container.name,
         image=_image(container.built, secrets),
-        user=defaults["user"],
-        workdir=defaults["cwd"],
+        user=defaults.user,
+        workdir=defaults.cwd,
         hostname=container.hostname,
         env=env,
-        masked_env=tuple(sorted(name for name in env if env[name] != defaults["env"][name])),
+        masked_env=tuple(sorted(name for name in env if env[name] != defaults.env[name])),
         options=_asked(options, secrets),
         limits={**dataclasses.asdict(container.limits), "timeout": options.timeout_s},
         limits_hit=tuple(map(secrets.hidden, evidence.limits_hit)),

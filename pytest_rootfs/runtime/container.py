@@ -20,7 +20,7 @@ from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.endings import Command, CompletedProcess
 from pytest_rootfs.runtime.evidence import Evidence, gather, processes
 from pytest_rootfs.runtime.home import Home
-from pytest_rootfs.runtime.launch import Call, Stream
+from pytest_rootfs.runtime.launch import Call, Defaults, Stream
 from pytest_rootfs.runtime.life import Life
 from pytest_rootfs.runtime.limit_watch import LimitWatch, full_spaces, space_note
 from pytest_rootfs.runtime.live_limits import LiveLimits
@@ -49,11 +49,11 @@ class Container:
         hostname: str,
         pid: int,
         options: ContainerOptions,
-        defaults: Mapping[str, Any],
+        defaults: Defaults,
         peer: Peer,
         home: Home,
     ) -> None:
-        """Use `container_factory`, or the engine, instead; `defaults` are env, cwd and user."""
+        """Use `container_factory`, or the engine, instead."""
         self.id = container_id
         self.name = name
         self.image = image
@@ -61,6 +61,7 @@ class Container:
         self.hostname = hostname
         self.pid = pid
         self.options = options
+        self.defaults = defaults
         self.retain = False
         """Whether `close` keeps the rw layer readable until `release`."""
         self._commands: deque[CommandRecord] = deque(maxlen=KEPT_COMMANDS)
@@ -68,7 +69,6 @@ class Container:
         """Processes that the test may still look at."""
         self._newest: Process | None = None
         """The last one of them; kept, as `wait_for` may listen to it though nobody else does."""
-        self._defaults = defaults
         self._home = home
         self._limits = LiveLimits(options.limits, self._change_limit)
         self._watch = LimitWatch(self._limits, lambda: full_spaces(self._life.agent, options))
@@ -86,11 +86,6 @@ class Container:
     def limits(self) -> LiveLimits:
         """What the container may use; assign to change it: `container.limits.memory = "8M"`."""
         return self._limits
-
-    @property
-    def defaults(self) -> Mapping[str, Any]:  # Any: `env` is a mapping, `cwd` and `user` are texts
-        """Environment, working directory and user of a command that names none."""
-        return self._defaults
 
     @property
     def is_closed(self) -> bool:
@@ -135,7 +130,7 @@ class Container:
         limit_s = parse_timeout(timeout) or self.options.timeout_s
         call = launch.prepare(
             command,
-            self._defaults,
+            self.defaults,
             env=env,
             cwd=cwd,
             user=user,
@@ -186,7 +181,7 @@ class Container:
         data = None if input is None else encoded(input)
         call = launch.prepare(
             command,
-            self._defaults,
+            self.defaults,
             env=env,
             cwd=cwd,
             user=user,
@@ -202,7 +197,7 @@ class Container:
     def path(self, path: AnyPath) -> ContainerPath:
         """Return a path of the container; a relative one starts at its working directory."""
         self._home.touch(self)
-        return ContainerPath(self._life, absolute(path, self._defaults["cwd"]))
+        return ContainerPath(self._life, absolute(path, self.defaults.cwd))
 
     def copy_in(self, source: str | os.PathLike[str], target: AnyPath) -> None:
         """Copy a host file or folder into the container, as root's; parents are made.
@@ -227,7 +222,7 @@ class Container:
         Raises FileNotFoundError where neither has anything, IsADirectoryError for a folder, OSError
         for what is no file either.
         """
-        return comparing.diff(self._life, absolute(path, self._defaults["cwd"]))
+        return comparing.diff(self._life, absolute(path, self.defaults.cwd))
 
     def stats(self) -> Stats:
         """Return the figures so far, also of a container that is dead but not closed."""

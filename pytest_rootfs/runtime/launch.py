@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 from pytest_rootfs import settings
 from pytest_rootfs.runtime import refusals
@@ -35,6 +35,15 @@ byte of it may need six, and still fits into a frame."""
 
 MAX_WORD_BYTES = 128 << 10
 """What execve(2) takes of one word with its null character, MAX_ARG_STRLEN."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What a container says for commands that name no variables, working directory or user."""
+
+    env: Mapping[str, str]
+    cwd: str
+    user: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +105,7 @@ class Call:
 
 def prepare(
     command: Command,
-    defaults: Mapping[str, Any],  # Any: `env` is a mapping, `cwd` and `user` are texts
+    defaults: Defaults,
     *,
     env: Mapping[str, str] | None,
     cwd: str | os.PathLike[str] | ContainerPath | None,
@@ -116,9 +125,9 @@ def prepare(
     stdin, stdout, stderr = stdio
     return Call(
         command=check_command(command),
-        env={**defaults["env"], **check_env(env)},
-        cwd=defaults["cwd"] if cwd is None else absolute(cwd, defaults["cwd"]),
-        user=defaults["user"] if user is None else str(user),
+        env={**defaults.env, **check_env(env)},
+        cwd=defaults.cwd if cwd is None else absolute(cwd, defaults.cwd),
+        user=defaults.user if user is None else str(user),
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from subprocess import PIPE
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_rootfs.errors import CommandTimeout, shown
 from pytest_rootfs.runtime import launch, runs
 from pytest_rootfs.runtime.endings import Command
-from pytest_rootfs.runtime.launch import Call
+from pytest_rootfs.runtime.launch import Call, Defaults
 from pytest_rootfs.runtime.path import AnyPath, ContainerPath
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.records import CommandRecord
@@ -101,7 +101,7 @@ class SucceedingCommand:
     def __init__(
         self,
         command: Command,
-        defaults: Mapping[str, Any],  # Any: `env` is a mapping, `cwd` and `user` are texts
+        defaults: Defaults,
         start: Callable[[Call, Terms, CommandRecord | None], Process],
     ) -> None:
         stdio = (None, PIPE, PIPE)
