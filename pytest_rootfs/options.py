@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-from pytest_rootfs.settings import SECRET_ENV, parse_count, parse_positive, parse_size
+from pytest_rootfs.settings import LIMIT_PARSERS, SECRET_ENV, parse_count, parse_size
 
 Keep = Literal["failed", "all", "none"]
 LimitsPolicy = Literal["strict", "best-effort", "off"]
@@ -272,17 +272,8 @@ def _folder(sources: Sources, name: str) -> Path | None:
 
 def _defaults(sources: Sources) -> dict[str, object]:
     parsed: dict[str, object] = {}
-    for name in ("memory", "cpus", "pids", "disk", "timeout"):
+    for name, parse in LIMIT_PARSERS.items():
         key, value = _value(sources, name, None)
         if value is not None:
-            parsed[name] = _PARSERS[name](key, value)
+            parsed[name] = parse(key, value)
     return parsed
-
-
-_PARSERS: dict[str, Callable[[str, object], object]] = {
-    "memory": parse_size,
-    "cpus": lambda key, value: parse_positive(key, value, unit="cores"),
-    "pids": parse_count,
-    "disk": parse_size,
-    "timeout": lambda key, value: parse_positive(key, value, unit="seconds"),
-}

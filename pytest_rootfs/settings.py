@@ -7,6 +7,7 @@ form; who asked (an option, a mark, a recipe) turns it into its own kind of erro
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 SOURCE_DATE_EPOCH = 315532800
 """1980-01-01T00:00:00Z: the newest mtime in any built layer, and what programs inside are told."""
@@ -52,8 +53,27 @@ def parse_count(key: str, value: object) -> int:
     return value
 
 
-def parse_positive(key: str, value: object, *, unit: str) -> float:
-    """Return a positive finite number (seconds, cores), from a number or a string."""
+def parse_seconds(key: str, value: object) -> float:
+    """Return a time above zero and finite, from a number or a string."""
+    return _parse_positive(key, value, unit="seconds")
+
+
+def parse_cores(key: str, value: object) -> float:
+    """Return a number of processor cores above zero and finite, from a number or a string."""
+    return _parse_positive(key, value, unit="cores")
+
+
+LIMIT_PARSERS: dict[str, Callable[[str, object], float]] = {
+    "memory": parse_size,
+    "cpus": parse_cores,
+    "pids": parse_count,
+    "disk": parse_size,
+    "timeout": parse_seconds,
+}
+"""The limits of a container, which the command line, the ini file and the mark take alike."""
+
+
+def _parse_positive(key: str, value: object, *, unit: str) -> float:
     number: float | None = None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number = float(value)

@@ -74,7 +74,7 @@ def test_bad_counts_name_the_key(value: object) -> None:
     ("value", "number"), [(1, 1.0), (0.5, 0.5), ("0.5", 0.5), (" 2 ", 2.0), ("1e3", 1000.0)]
 )
 def test_positive_numbers(value: object, number: float) -> None:
-    assert settings.parse_positive("cpus", value, unit="cores") == number
+    assert settings.parse_cores("cpus", value) == number
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_positive_numbers(value: object, number: float) -> None:
 )
 def test_bad_numbers_name_key_and_unit(value: object) -> None:
     with pytest.raises(ValueError, match=r"^cpus=.*cores"):
-        settings.parse_positive("cpus", value, unit="cores")
+        settings.parse_cores("cpus", value)
 
 
 @pytest.mark.parametrize(

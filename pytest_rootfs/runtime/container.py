@@ -247,7 +247,7 @@ class Container:
         after `timeout` seconds a ContainerError that is a TimeoutError and says what was seen last.
         """
         __tracebackhide__ = True
-        limit_s = settings.parse_positive("timeout", timeout, unit="seconds")
+        limit_s = settings.parse_seconds("timeout", timeout)
         conditions = readiness.conditions(
             self, self._start, self._newest, port=port, path=path, command=command, output=output
         )

@@ -156,7 +156,7 @@ class Process:
         """
         __tracebackhide__ = True
         said = waits.SaidText(self, pattern)
-        limit_s = settings.parse_positive("timeout", timeout, unit="seconds")
+        limit_s = settings.parse_seconds("timeout", timeout)
         waits.until([said], limit_s, subject=f"process {self.pid}")
         assert said.match is not None  # as it holds
         return said.match

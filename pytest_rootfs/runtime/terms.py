@@ -48,6 +48,4 @@ def encoded(data: str | bytes) -> bytes:
 
 def parse_timeout(timeout: float | None) -> float | None:
     """Return a time limit in seconds; raises ValueError for what is none."""
-    if timeout is None:
-        return None
-    return settings.parse_positive("timeout", timeout, unit="seconds")
+    return None if timeout is None else settings.parse_seconds("timeout", timeout)
