@@ -256,7 +256,7 @@ class Container:
             conditions,
             limit_s,
             subject=f"container {self.name}",
-            is_hopeless=partial(readiness.why_nothing_will_come, self, self._newest),
+            why_hopeless=partial(readiness.why_nothing_will_come, self, self._newest),
             context=partial(waits.last_output, self._newest),
         )
 

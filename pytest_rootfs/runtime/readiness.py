@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from subprocess import PIPE
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ LISTENING = {"tcp": "0A", "udp": "07"}
 """The state of a socket that listens, and of one that is bound; enum in net/tcp_states.h."""
 
 
-class ListeningPort:
+class ListeningPort(Condition):
     """Something listens on a port.
 
     Told from the kernel's table, not by connecting: a server that takes a single connection, or
@@ -43,10 +42,6 @@ class ListeningPort:
         """Look into the table."""
         self._found = sorted({port for name in ("", "6") for port in self._ports(name)})
         return self._number in self._found
-
-    def pause(self, pause_s: float) -> None:
-        """Wait so long."""
-        time.sleep(pause_s)
 
     def missing(self) -> str:
         """Name the port."""
@@ -67,7 +62,7 @@ class ListeningPort:
         return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == state]
 
 
-class ExistingPath:
+class ExistingPath(Condition):
     """A path exists, symlinks followed."""
 
     def __init__(self, path: ContainerPath) -> None:
@@ -76,10 +71,6 @@ class ExistingPath:
     def holds(self, left_s: float) -> bool:  # noqa: ARG002  a look takes no time
         """Look."""
         return self._path.exists()
-
-    def pause(self, pause_s: float) -> None:
-        """Wait so long."""
-        time.sleep(pause_s)
 
     def missing(self) -> str:
         """Name the path."""
@@ -95,7 +86,7 @@ class ExistingPath:
         return ""
 
 
-class SucceedingCommand:
+class SucceedingCommand(Condition):
     """A command ends with status 0; each try may take what is left of the time."""
 
     def __init__(
@@ -130,10 +121,6 @@ class SucceedingCommand:
         output = tail(f"{outcome.stdout}{outcome.stderr}")
         self._seen = f"its last try ended with exit status {returncode}\n{output}"
         return returncode == 0
-
-    def pause(self, pause_s: float) -> None:
-        """Wait so long."""
-        time.sleep(pause_s)
 
     def missing(self) -> str:
         """Name the command."""

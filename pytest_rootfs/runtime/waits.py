@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_rootfs.errors import ContainerError, RootfsError, shown
 
@@ -26,23 +26,27 @@ class WaitTimeout(ContainerError, TimeoutError):
     __reduce__ = RootfsError.__reduce__
 
 
-class Condition(Protocol):
+class Condition:
     """Something to wait for."""
 
     def holds(self, left_s: float) -> bool:
         """Look once, for at most so long; raises ContainerError when it can no longer come true."""
+        raise NotImplementedError
 
     def pause(self, pause_s: float) -> None:
         """Wait so long, or until it is worth another look."""
+        time.sleep(pause_s)
 
     def missing(self) -> str:
         """Say what does not hold, as a claim."""
+        raise NotImplementedError
 
     def seen(self) -> str:
         """Say what was seen at the last look, in lines."""
+        raise NotImplementedError
 
 
-class SaidText:
+class SaidText(Condition):
     """A process has said a text on stdout or stderr; nothing that it says is lost by looking."""
 
     def __init__(self, process: Process, pattern: Pattern) -> None:
@@ -66,7 +70,7 @@ class SaidText:
         if self.match is None:
             self._process.hear(pause_s)
         else:
-            time.sleep(pause_s)  # another condition is waited for
+            super().pause(pause_s)  # another condition is waited for
 
     def missing(self) -> str:
         """Name the text."""
@@ -88,19 +92,19 @@ def until(
     limit_s: float,
     *,
     subject: str,
-    is_hopeless: Callable[[], str] = str,
+    why_hopeless: Callable[[], str] = str,
     context: Callable[[], str] = str,
 ) -> None:
     """Return when all conditions hold, in one look.
 
-    `is_hopeless` says why something that does not hold never will, "" while it may; `context` what
+    `why_hopeless` says why something that does not hold never will, "" while it may; `context` what
     else there is to tell of a failure. Raises WaitTimeout after `limit_s` seconds.
     """
     __tracebackhide__ = True
     deadline = time.monotonic() + limit_s
 
     def look() -> Condition | None:
-        why = is_hopeless()  # asked first: what ends after the look may have made it hold
+        why = why_hopeless()  # asked first: what ends after the look may have made it hold
         for condition in conditions:
             if not condition.holds(deadline - time.monotonic()):
                 if why:
