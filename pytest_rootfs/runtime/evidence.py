@@ -5,18 +5,17 @@ What cannot be had is a gap, with the reason; nothing is raised for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pytest_rootfs.errors import ContainerDied, RootfsError
 from pytest_rootfs.runtime import branches
 from pytest_rootfs.runtime.life import Life
+from pytest_rootfs.runtime.limit_watch import Status
 from pytest_rootfs.runtime.records import KeptFiles
 
 _T = TypeVar("_T")
-
-Status = Mapping[str, Any]  # Any: figures of many types, as JSON has them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,10 +209,10 @@ class Init:
                     protocol.close_all(given)
         except OSError as error:
             step = error.step if isinstance(error, commands.SpawnError) else message["op"]
-            self._answer(reply, protocol.error_frame(error, step))
+            protocol.send_error(reply, error, step)
         except Exception as error:  # noqa: BLE001  one bad request must not end the container
             text = f"{type(error).__name__}: {error}"
-            self._answer(reply, protocol.error_frame(OSError(0, text), message["op"]))
+            protocol.send_error(reply, OSError(0, text), message["op"])
         finally:
             if message["op"] != "adopt":
                 protocol.close_all(fds[1:])

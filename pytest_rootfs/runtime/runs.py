@@ -7,8 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_rootfs.errors import CommandFailed, CommandTimeout, ContainerError
-from pytest_rootfs.errors import shown as shown_command
+from pytest_rootfs.errors import CommandFailed, CommandTimeout, ContainerError, shown
 from pytest_rootfs.runtime.client import CALL_TIMEOUT_S, StepFailed
 from pytest_rootfs.runtime.endings import CompletedProcess, Ending
 from pytest_rootfs.runtime.process import Process
@@ -76,6 +75,6 @@ def _kill(process: Process) -> None:
 
 def _unkillable(process: Process) -> ContainerError:
     return ContainerError(
-        f"command {shown_command(process.args)} cannot be killed: it ignores even SIGKILL",
+        f"command {shown(process.args)} cannot be killed: it ignores even SIGKILL",
         hint="close the container: a file system or a device that it waits for may be stuck",
     )

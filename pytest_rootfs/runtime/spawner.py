@@ -3,7 +3,7 @@
 One per pytest process, single-threaded and small, because each container starts as a fork of it.
 It makes what must exist before a container's first process (cgroups, the rw layer, the overlay),
 clones that process, and keeps what must outlive it: the descriptor of the rw layer, which can be
-read after the container is dead. Imports `os sys socket` and `kernel` only.
+read after the container is dead. Imports small modules of the standard library and `kernel` only.
 """
 
 from __future__ import annotations

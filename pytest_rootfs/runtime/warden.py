@@ -2,11 +2,11 @@
 
 It keeps the rights of whoever runs pytest and does what only they may: write the id maps, own the
 cgroup subtree, copy host trees. It outlives the spawner, so that cgroups are removed whoever dies
-first. Forks twice as needed: the spawner, once, and a child for each job on the store (pack,
-unpack, diff, remove), which enters the session's user namespace.
+first. It forks the spawner, once, and a child for each job on the store (pack, unpack, compare),
+which enters the session's user namespace.
 
-Started as `python -I -S -c …` with one socket; ends when that socket does. Imports `os sys socket`
-and `kernel` only; the module of a job is imported when the first one asks.
+Started as `python -I -S -c …` with one socket; ends when that socket does. Imports small modules of
+the standard library and `kernel` only; the module of a job is imported when the first one asks.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Warden:
         self._spawner_pidfd = -1
         self._userns_fd = -1
         self._layers_fd = -1
-        self._signal_fd = -1
         self._layers_path = ""
         self._is_rootful = False
         self._poller = select.poll()
         self._jobs: dict[int, int] = {}
         """Pids of the jobs under way, by pidfd."""
+        self._calls = {"start": self._start, "tree": self._send_tree, "job": self._fork_job}
 
     def serve(self) -> None:
         """Answer calls until pytest or the spawner is gone, then clean up."""
@@ -88,24 +88,10 @@ class Warden:
         return True
 
     def _answer(self, message: Message, fds: list[int], reply: socket.socket) -> None:
-        op = message["op"]
-        if op == "start":
-            self._start(message, fds, reply)
-        elif op == "tree":
-            tree_fd = mounts.host_tree(
-                message["path"],
-                readonly=message["readonly"],
-                recursive=message["recursive"],
-                userns_fd=self._userns_fd,
-            )
-            try:
-                protocol.send(reply, {}, [tree_fd])
-            finally:
-                os.close(tree_fd)
-        elif op == "job":
-            self._fork_job(message, fds, reply)
-        else:
-            raise OSError(errno.ENOSYS, f"unknown call {op}")
+        call = self._calls.get(message["op"])
+        if call is None:
+            raise OSError(errno.ENOSYS, f"unknown call {message['op']}")
+        call(message, fds, reply)
 
     def _start(self, message: Message, fds: list[int], reply: socket.socket) -> None:
         """Make the cgroup subtree and the spawner in its user namespace."""
@@ -123,6 +109,19 @@ class Warden:
         self._join_spawner(message, unshared_r, mapped_w)
         facts = {"kind": parent.kind, "controllers": parent.controllers, "reasons": parent.reasons}
         protocol.send(reply, {"cgroup": facts})
+
+    def _send_tree(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+        """Give a copy of a host tree, mapped to the ids of the session's user namespace."""
+        tree_fd = mounts.host_tree(
+            message["path"],
+            readonly=message["readonly"],
+            recursive=message["recursive"],
+            userns_fd=self._userns_fd,
+        )
+        try:
+            protocol.send(reply, {}, [tree_fd])
+        finally:
+            os.close(tree_fd)
 
     def _fork_spawner(
         self, parent: cgroups.Parent, control_fd: int, *, makes_ahead: bool
