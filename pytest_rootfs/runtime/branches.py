@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime.life import Life
 from pytest_rootfs.runtime.spec import checked_hostname
 from pytest_rootfs.snapshots import Snapshot
@@ -51,13 +50,7 @@ def commit(life: Life, tag: str | None) -> Any:  # Any: an Image, which the runt
 
 def unlinked(life: Life) -> tuple[str, ...]:
     """Say which files processes still use that have no name, and so no place in a layer."""
-    if life.state != "alive":
-        return ()
-    try:
-        files = life.agent.ask({"op": "unlinked"})["files"]
-    except ContainerDied:
-        return ()
-    return tuple(_not_kept(**each) for each in files)
+    return tuple(_not_kept(**each) for each in life.ask_if_alive("unlinked").get("files", ()))
 
 
 def _not_kept(*, path: str, pid: int, name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pytest_rootfs.errors import ContainerDied, RootfsError
+from pytest_rootfs.errors import RootfsError
 from pytest_rootfs.runtime import branches
 from pytest_rootfs.runtime.life import Life
 from pytest_rootfs.runtime.limit_watch import Status
@@ -35,33 +35,27 @@ def gather(
 ) -> Evidence:
     """Look at everything; `with_files` puts the rw layer into the store as well."""
     gaps: list[str] = []
-    nothing: dict[str, Any] = {}  # Any: JSON values
-    none: tuple[str, ...] = ()
-    no_hits: Sequence[str] = ()
     with life.standing_still():
-        scene = _ask(gaps, "processes", lambda: _scene(life), nothing)
-        status = _ask(gaps, "stats", lambda: _status(life), nothing)
-        gone = _ask(gaps, "deleted files", lambda: branches.unlinked(life), none)
+        scene = _ask(gaps, "processes", lambda: life.ask_if_alive("scene")) or {}
+        status = _ask(gaps, "stats", lambda: _status(life)) or {}
+        gone = _ask(gaps, "deleted files", lambda: branches.unlinked(life)) or ()
         files = None
         if with_files:
-            files = _ask(gaps, "files", lambda: _kept(life, with_files=True), None)
+            files = _ask(gaps, "files", lambda: _kept(life, with_files=True))
         if files is None:  # of what cannot be kept, the list at least
-            unknown = KeptFiles(changes=[])
-            files = _ask(gaps, "changes", lambda: _kept(life, with_files=False), unknown)
-    hits = no_hits
-    if status:
-        hits = _ask(gaps, "limits", lambda: describe_limits(status), no_hits)
-    processes = scene.get("processes", [])
+            files = _ask(gaps, "changes", lambda: _kept(life, with_files=False))
+    files = files or KeptFiles(changes=[])
+    hits = _ask(gaps, "limits", lambda: describe_limits(status)) if status else None
     if more := scene.get("more_processes"):
         gaps.append(f"processes: {more} more are not listed")
     gaps += [f"files: left out: {each}" for each in (*files.skipped, *gone)]
     if files.refused:
         gaps.append(f"files: {files.refused}")
     return Evidence(
-        processes=tuple(processes),
+        processes=tuple(scene.get("processes", ())),
         mounts=tuple(scene.get("mounts", ())),
         stats=dict(status.get("stats", {})),
-        limits_hit=tuple(hits),
+        limits_hit=tuple(hits or ()),
         files=files,
         gaps=tuple(gaps),
     )
@@ -69,22 +63,8 @@ def gather(
 
 def processes(life: Life) -> list[dict[str, Any]]:
     """Describe the processes (pid, ppid, user, state, argv); none when it is dead."""
-    if life.state != "alive":
-        return []
-    try:
-        found: list[dict[str, Any]] = life.agent.ask({"op": "processes"})["processes"]
-    except ContainerDied:
-        return []
+    found: list[dict[str, Any]] = life.ask_if_alive("processes").get("processes", [])
     return found
-
-
-def _scene(life: Life) -> dict[str, Any]:
-    if life.state != "alive":
-        return {}
-    try:
-        return dict(life.agent.ask({"op": "scene"}))
-    except ContainerDied:
-        return {}
 
 
 def _status(life: Life) -> dict[str, Any]:
@@ -97,10 +77,10 @@ def _kept(life: Life, *, with_files: bool) -> KeptFiles:
     return life.home.keep(life.container, with_files=with_files)
 
 
-def _ask(gaps: list[str], subject: str, ask: Callable[[], _T], missing: _T) -> _T:
-    """Ask for a piece of evidence; if it cannot be had, note why."""
+def _ask(gaps: list[str], subject: str, ask: Callable[[], _T]) -> _T | None:
+    """Ask for a piece of evidence; if it cannot be had, note why and return None."""
     try:
         return ask()
     except (RootfsError, OSError) as error:
         gaps.append(f"{subject}: {str(error).splitlines()[0]}")
-        return missing
+        return None

@@ -71,6 +71,15 @@ class Life:
         __tracebackhide__ = True
         return self.agent.ask_with_fds(message, fds)
 
+    def ask_if_alive(self, op: str) -> Message:
+        """Return init's answer to a call without arguments; of a dead container it is empty."""
+        if self.state != "alive":
+            return {}
+        try:
+            return self.agent.ask({"op": op})
+        except ContainerDied:
+            return {}
+
     def require_alive(self) -> None:
         """Raise ContainerDied for a container that is not alive."""
         __tracebackhide__ = True
