@@ -47,7 +47,7 @@ class BuildSteps:
 
     def run_step(self, base: BuiltImage, step: RunStep) -> str | None:
         """Run a step in a container; return the diffID of what it changed, None if nothing."""
-        options = ContainerOptions(network="host" if step.network else "none", user=None)
+        options = ContainerOptions(network="host" if step.network else "none")
         container = self._starter.start_built(base, name="build", options=options)
         with container:
             command = step.command if isinstance(step.command, str) else list(step.command)
@@ -60,5 +60,5 @@ class BuildSteps:
                 ) from error
             except ContainerError as error:
                 raise BuildFailed(f"build step {step.shown()!r}: {error.what}") from error
-            layer, entries = container.pack_counted(clamp_mtime=settings.SOURCE_DATE_EPOCH)
+            layer, entries = container.pack_layer(clamp_mtime=settings.SOURCE_DATE_EPOCH)
         return layer.digest if entries else None

@@ -192,7 +192,7 @@ class RwLayer:
         with self._upper(container) as upper_fd:
             return self._files.read_changed(upper_fd, path)
 
-    def pack_counted(
+    def pack_layer(
         self, container: Container, *, clamp_mtime: int | None
     ) -> tuple[Descriptor, int]:
         """Write all that has changed since the image to the store; tell how many entries it has."""

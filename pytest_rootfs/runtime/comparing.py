@@ -47,7 +47,7 @@ def pack(life: Life, clamp_mtime: int | None) -> tuple[Any, int]:
     """Keep the rw layer in the store; return its descriptor and the number of its entries."""
     life.require_rw_layer()
     with life.standing_still():
-        return life.home.pack_counted(life.container, clamp_mtime=clamp_mtime)
+        return life.home.pack_layer(life.container, clamp_mtime=clamp_mtime)
 
 
 def _no_file(life: Life, path: str, found: Changes) -> OSError:

@@ -330,13 +330,13 @@ class Container:
         self.retain = False
         self._life.release()
 
-    def pack_layer(self) -> Any:  # Any: a descriptor of the store, not known here
-        """Keep the rw layer in the store as an OCI layer; a live container stands still for it."""
-        descriptor, _ = self.pack_counted(clamp_mtime=None)
-        return descriptor
+    def pack_layer(
+        self, *, clamp_mtime: int | None = None
+    ) -> tuple[Any, int]:  # Any: a descriptor of the store, not known here
+        """Keep the rw layer in the store as an OCI layer; return that and its number of entries.
 
-    def pack_counted(self, *, clamp_mtime: int | None) -> tuple[Any, int]:  # Any: as above
-        """Pack as `pack_layer` does, no mtime later than `clamp_mtime`; count the entries too."""
+        A live container stands still meanwhile. No mtime is later than `clamp_mtime` (seconds).
+        """
         return comparing.pack(self._life, clamp_mtime)
 
     def processes(self) -> list[dict[str, Any]]:

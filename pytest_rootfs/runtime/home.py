@@ -81,7 +81,7 @@ class Home(Protocol):
     def read_changed(self, container: Container, path: str) -> bytes | TooLarge | None:
         """Return a file that the container has changed; None where there is no file."""
 
-    def pack_counted(
+    def pack_layer(
         self, container: Container, *, clamp_mtime: int | None
     ) -> tuple[Any, int]:  # Any: a descriptor of the store, not known here
         """Pack the rw layer into the store; tell how many entries it has."""

@@ -59,7 +59,7 @@ def test_folders_made_anew_hide_files(container: Container, engine: Engine) -> N
         "/data/other": "deleted",
         "/data/sub/deep": "deleted",
     }
-    layer = container.pack_layer()
+    layer, _ = container.pack_layer()
     with engine.start_built(container.built, extra_layers=[layer.digest]) as shown:
         assert shown.run(["find", "/data"]).stdout == "/data\n/data/sub\n"
 

@@ -123,7 +123,7 @@ def test_evidence_of_a_fork_is_whole(engine: Engine, container: Container, fork:
     forked = fork(container)
     forked.run("echo 2 > /g")
 
-    layer = forked.pack_layer()
+    layer, _ = forked.pack_layer()
 
     with engine.start_built(forked.built, extra_layers=[layer.digest]) as shown:
         assert shown.run(["cat", "/f", "/g"]).stdout == "1\n2\n"

@@ -166,7 +166,7 @@ def test_packing_does_not_thaw(counting: Container) -> None:
 def test_nothing_runs_while_packing(counting: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[bool] = []
     monkeypatch.setattr(
-        counting._home, "pack_counted", lambda *_, **__: (counted.append(is_counting(counting)), 0)
+        counting._home, "pack_layer", lambda *_, **__: (counted.append(is_counting(counting)), 0)
     )
 
     counting.pack_layer()

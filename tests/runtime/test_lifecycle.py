@@ -251,7 +251,7 @@ def test_new_processes_after_the_old_are_lost(engine: Engine) -> None:
 def test_packed_layer_is_in_the_store(container: Container, engine: Engine) -> None:
     container.run("echo content > /x")
 
-    layer = container.pack_layer()
+    layer, _ = container.pack_layer()
 
     assert layer.size > 0
     assert b"content\n" in engine.store.blobs.path(layer.digest).read_bytes()

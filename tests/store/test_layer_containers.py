@@ -54,7 +54,8 @@ def layer(*items: Item) -> bytes:
 
 def packed(engine: Engine, container: Container) -> dict[str, object]:
     """Return the modes of what a container's changes become, by name."""
-    content = engine.store.blobs.read_bytes(container.pack_layer().digest)
+    descriptor, _ = container.pack_layer()
+    content = engine.store.blobs.read_bytes(descriptor.digest)
     return {name: entry.mode for name, (entry, _) in entries(content).items()}
 
 
