@@ -14,15 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from pytest_rootfs.build_steps import BuildSteps
 from pytest_rootfs.builder import Builder, BuiltImage
-from pytest_rootfs.errors import LimitUnavailable
+from pytest_rootfs.enforcement import Enforcement
 from pytest_rootfs.golden import GoldenFolder
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.references import resolve
-from pytest_rootfs.kernel import cgroups
+from pytest_rootfs.options import LimitsPolicy
 from pytest_rootfs.runtime import host_trees, launch, protocol
 from pytest_rootfs.runtime.client import PeerGone
 from pytest_rootfs.runtime.container import Container
@@ -30,7 +29,7 @@ from pytest_rootfs.runtime.ids import Ids, find_ids
 from pytest_rootfs.runtime.plan import Plan, make_plan
 from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Session
-from pytest_rootfs.runtime.spec import ContainerOptions, Limits
+from pytest_rootfs.runtime.spec import ContainerOptions
 from pytest_rootfs.rw_layers import RwLayer, Services
 from pytest_rootfs.secret_values import SecretValues
 from pytest_rootfs.settings import SECRET_ENV
@@ -41,7 +40,6 @@ _log = logging.getLogger(__name__)
 
 RESOLV_CONF_BYTES = 65536
 KEPT_PLANS = 256
-_CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids", "disk": "disk"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +47,7 @@ class EngineSettings:
     """What a session is told once."""
 
     store: Path
-    limits: Literal["strict", "best-effort", "off"] = "strict"
+    limits: LimitsPolicy = "strict"
     image_folders: tuple[Path, ...] = ()
     resolve_hook: Callable[[str], Image | None] | None = None
     """Asked first what a reference means; None from it means that others decide."""
@@ -61,16 +59,6 @@ class EngineSettings:
 
     makes_ahead: bool = True
     """Whether the next container is made while a test runs; never on a single core."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
-    """What this host offers, found without starting a process."""
-
-    mode: str
-    cgroup: str
-    controllers: dict[str, bool]
-    single_id_reason: str = ""
 
 
 class Engine:
@@ -95,15 +83,14 @@ class Engine:
         self.secrets = SecretValues(settings.secret_env)
         self.fork_listener: Callable[[Container, Container], None] | None = None
         """Hears of a container and of the one that was forked from it."""
-        self._warn = warn
         self.tell: Callable[[str], None] = tell or _log.debug
-        self._warned: set[str] = set()
         self._store: Store | None = None
         self._builder: Builder | None = None
         self._ids: Ids | None = None
         self._session: Session | None = None
         self._plans: dict[object, Plan] = {}
         self._unpacker = Unpacker(self)
+        self._enforcement = Enforcement(settings.limits, warn)
         self._lock = threading.RLock()
 
     @property
@@ -156,18 +143,6 @@ class Engine:
     def layer_owner(self) -> tuple[int, int] | None:
         """The host ids that own unpacked layers; None when that is this user."""
         return self.ids.owner if self.ids.mode == "rootful" else None
-
-    def facts(self) -> HostFacts:
-        """Say what containers will have here: a guess that starts nothing, in a millisecond."""
-        kind, controllers = cgroups.survey(
-            os.environ.get(cgroups.SETTING), cgroups.systemd_sockets(os.environ)
-        )
-        return HostFacts(
-            mode=self.ids.mode,
-            cgroup=kind,
-            controllers=controllers,
-            single_id_reason=self.ids.gap.reason,
-        )
 
     def resolve(self, reference: str) -> Image:
         """Return the image that a reference names; raises ImageNotFound."""
@@ -252,7 +227,7 @@ class Engine:
         services = Services(
             plan=partial(self._plan, built, name, options),
             open_trees=lambda plan: host_trees.open_trees(session, plan, options),
-            may_limit=self._may_limit,
+            may_limit=partial(self._enforcement.covers, session),
             fork=self._fork,
             tag=lambda digest, tag: self.builder.tag(replace(built, digest=digest), tag),
             touch=self._touch,
@@ -317,7 +292,7 @@ class Engine:
                 is_singular=bool(extra_layers),
                 has_host_tree=built.is_host and self.ids.mode == "rootful",
                 options=options,
-                limits=self._enforced(options),
+                limits=self._enforcement.limits_of(self.session, options),
                 hostname=hostname,
                 workdir=options.workdir or built.config.working_dir or "/",
                 ids=self.ids,
@@ -325,42 +300,6 @@ class Engine:
                 resolv_conf=_resolv_conf() if options.network == "host" else "",
             )
         return plan
-
-    def _enforced(self, options: ContainerOptions) -> Limits:
-        """Return the limits that this host enforces; refuse a missing one that was asked for."""
-        limits = options.limits
-        missing = [
-            key
-            for key, controller in _CONTROLLERS.items()
-            if self.settings.limits == "off"
-            or (getattr(limits, key) is not None and not self.session.controllers[controller])
-        ]
-        for key in missing:
-            if getattr(options, key) is not None and self.settings.limits != "off":
-                self._refuse_limit(key, getattr(options, key))
-        return replace(limits, **dict.fromkeys(missing))
-
-    def _may_limit(self, key: str, value: float | None) -> bool:
-        """Tell whether a limit is to be enforced; refuse one that cannot be."""
-        if self.settings.limits == "off":
-            return False
-        can = self.session.controllers[_CONTROLLERS[key]]
-        if not can and value is not None:
-            self._refuse_limit(key, value)
-        return can
-
-    def _refuse_limit(self, key: str, value: object) -> None:
-        controller = _CONTROLLERS[key]
-        reason = self.session.limit_reasons.get(controller, f"no {controller} controller here")
-        if self.settings.limits == "strict":
-            raise LimitUnavailable(
-                f"the limit {key}={value} cannot be enforced on this host",
-                detail=reason,
-                hint="or run without it: --rootfs-limits best-effort",
-            )
-        if key not in self._warned:
-            self._warned.add(key)
-            self._warn(f"the limit {key} is not enforced on this host: {reason}")
 
     def _end(self, session: Session) -> None:
         with self._lock:

@@ -34,7 +34,7 @@ LAYERS = [  # lowest first; a module imports from layers below its own, and from
     {"image", "store", "runtime"},
     {"bases"},
     {"builder", "commits"},
-    {"rw_files"},
+    {"rw_files", "enforcement"},
     {"rw_layers", "build_steps", "unpacking"},
     {"engine"},
     {"tracebacks"},

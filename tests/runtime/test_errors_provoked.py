@@ -49,7 +49,7 @@ IDS = ("ids.py", "subordinate_ids.py")
 """Their gaps are provoked in test_ids.py, and only ever a part of an error."""
 SOURCES = [
     *(path for path in (PACKAGE / "runtime").glob("*.py") if path.name not in IDS),
-    *(PACKAGE / "engine.py", PACKAGE / "rw_layers.py"),
+    *(PACKAGE / "engine.py", PACKAGE / "enforcement.py", PACKAGE / "rw_layers.py"),
 ]
 
 

@@ -32,7 +32,7 @@ store = Path(os.environ["PYTEST_ROOTFS_STORE"])
 engine = Engine(EngineSettings(store=store, limits="off"), warn=print)
 try:
     with engine.start("minimal") as container:
-        print(engine.facts().mode)
+        print(engine.ids.mode)
         for user in (0, 1000, 5000):
             try:
                 print(container.run(["id", "-u"], user=user).stdout.strip())

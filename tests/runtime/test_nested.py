@@ -17,7 +17,7 @@ from pytest_rootfs.engine import Engine, EngineSettings
 engine = Engine(EngineSettings(store=Path(sys.argv[1]), limits="best-effort"), warn=print)
 try:
     with engine.start("minimal") as container:
-        print(engine.facts().mode)
+        print(engine.ids.mode)
         print(container.run("id -u; touch /new; stat -c %u /new").stdout.split())
         print(container.changes())
 finally:
