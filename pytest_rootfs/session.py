@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from pytest_rootfs.image_digests import ImageDigests
 from pytest_rootfs.summaries import Summary
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.spec import ContainerOptions
     from pytest_rootfs.runtime.stats import Stats
     from pytest_rootfs.secret_values import SecretValues
-
-DIGESTS_KEY = "rootfs/digests"
 
 
 class Session:
@@ -50,7 +49,7 @@ class Session:
         self._failure: Failure | None = None
         self._defaults: ContainerOptions | None = None
         self._images: dict[str, Image] = {}
-        self._digests: dict[str, str] = {}
+        self._digests = ImageDigests(config)
         self._started: set[str] = set()
         self._forks: dict[str, list[Container]] = {}
         self._timings: dict[str, float] = {}
@@ -122,7 +121,7 @@ class Session:
             raise
         for reference in self.settings.images:
             if self._images.get(reference) is resolved:
-                self._digests[reference] = container.built.digest
+                self._digests.note(reference, container.built.digest)
         return container
 
     def _start(self, image: Image, name: str | None, options: ContainerOptions) -> Container:
@@ -223,7 +222,7 @@ class Session:
                 mode=own.mode,
                 cgroup=cgroup,
                 images=images,
-                digest=self._stored_digest(images[0]),
+                digest=self._digests.stored(images[0], self.settings.store),
                 id_gap=own.gap.reason,
                 limit_gap=limit_gap if self.settings.limits != "off" else "",
             )
@@ -245,7 +244,7 @@ class Session:
             engine.close()
         except (RootfsError, OSError) as error:
             self.summary.trouble.append(f"the session could not be closed: {error}")
-        self._remember_digests()
+        self._digests.save()
 
     def _make_engine(self) -> Engine:
         if sys.platform != "linux":
@@ -350,23 +349,6 @@ class Session:
             )
             self.summary.make_room()  # of what sessions have left that were killed before their end
         return self._keeper
-
-    def _stored_digest(self, reference: str) -> str | None:
-        """Return what an image was when this project last used it, if the store still has it."""
-        cache = getattr(self._config, "cache", None)  # absent with -p no:cacheprovider
-        digest = cache.get(DIGESTS_KEY, {}).get(reference) if cache is not None else None
-        if not isinstance(digest, str):
-            return None
-        blob = self.settings.store.joinpath("blobs", *digest.split(":"))
-        return digest if blob.exists() else None
-
-    def _remember_digests(self) -> None:
-        cache = getattr(self._config, "cache", None)
-        if cache is None or not self._digests:
-            return
-        known = cache.get(DIGESTS_KEY, {})
-        if known != (now := {**known, **self._digests}):
-            cache.set(DIGESTS_KEY, now)
 
     def _hears(self, hook: str) -> bool:
         """Tell whether anybody implements a hook; finding those of one folder takes longer."""

@@ -41,7 +41,7 @@ LAYERS = [  # lowest first; a module imports from layers below its own, and from
     {"failures", "report", "terminals", "marks", "hooks"},
     {"attempts"},
     {"keeping"},
-    {"summaries"},
+    {"summaries", "image_digests"},
     {"session"},
     {"plugin", "cli"},
     {"fixtures", "images", "__main__"},
