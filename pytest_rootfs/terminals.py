@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.container import Container
     from pytest_rootfs.runtime.process import Process
 
-NOT_EXECUTABLE, NOT_FOUND, TIMED_OUT = 126, 127, 124
-_CHUNK = 65536
+TIMED_OUT = 124
+"""The status of timeout(1) for a command that took too long."""
+_CHUNK_BYTES = 65536
 _SHELLS = ("/bin/bash", "/bin/sh", "/usr/bin/bash", "/usr/bin/sh", "/bin/ash", "/busybox/sh")
 _READABLE = "its files can be read without one: pytest-rootfs ls, cat, cp, diff"
 
@@ -43,15 +44,14 @@ _READABLE = "its files can be read without one: pytest-rootfs ls, cat, cp, diff"
 class Task:
     """A command, and what differs from the container's own user, folder and environment.
 
-    `timeout` is in seconds; without `with_input` it reads nothing. `with_tty` needs standard input
-    to be a terminal.
+    Without `with_input` it reads nothing; `with_tty` needs standard input to be a terminal.
     """
 
     command: str | Sequence[str]
     user: str | None = None
     cwd: str | None = None
     env: Mapping[str, str] | None = None
-    timeout: float | None = None
+    timeout_s: float | None = None
     with_input: bool = True
     with_tty: bool = False
 
@@ -68,7 +68,7 @@ def interact(container: Container, task: Task) -> int:
         _report(str(error))
         return error.returncode
     except subprocess.TimeoutExpired:
-        _report(f"{shown(task.command)} did not end within {task.timeout:g} s and was killed")
+        _report(f"{shown(task.command)} did not end within {task.timeout_s:g} s and was killed")
         return TIMED_OUT
     except ContainerDied as error:
         _report(str(error))
@@ -124,7 +124,7 @@ def _pass_streams(container: Container, task: Task) -> int:
         )
         stack.callback(process.close)
         while process.poll() is None:
-            signals.wait(task, [_end_fd(process)])
+            signals.wait(task, [process.fileno()])
             for number in signals.take():
                 process.send_signal(number)
         return status_of(process.wait())
@@ -149,7 +149,7 @@ def _relay(process: Process, signals: _Signals, task: Task) -> None:
 
     Processes that the command left behind may hold the terminal open: they are not waited for.
     """
-    tty_fd, end_fd = process.tty_fd, _end_fd(process)
+    tty_fd, end_fd = process.tty_fd, process.fileno()
     if tty_fd is None:
         raise ValueError("the process has no terminal")
     os.set_blocking(tty_fd, False)  # a large paste must not block while output waits to be read
@@ -169,17 +169,12 @@ def _relay(process: Process, signals: _Signals, task: Task) -> None:
         elif end_fd in ready:
             return
         if 0 in ready:
-            typed += (new := os.read(0, _CHUNK))
+            typed += (new := os.read(0, _CHUNK_BYTES))
             if not new:
                 sources.remove(0)
         if typed:
             with contextlib.suppress(BlockingIOError):
                 typed = typed[os.write(tty_fd, typed) :]
-
-
-def _end_fd(process: Process) -> int:
-    """Return a descriptor that becomes readable when a process has ended."""
-    return process.fileno()
 
 
 def _follow_size(process: Process) -> None:
@@ -190,7 +185,7 @@ def _follow_size(process: Process) -> None:
 def _read(tty_fd: int) -> bytes | None:
     """Return output, b"" at its end, None if there is none now."""
     try:
-        return os.read(tty_fd, _CHUNK)
+        return os.read(tty_fd, _CHUNK_BYTES)
     except BlockingIOError:
         return None  # ready for writing only
     except OSError as error:
@@ -246,11 +241,11 @@ class _Signals:
     def wait(self, task: Task, sources: Sequence[int], sinks: Sequence[int] = ()) -> set[int]:
         """Wait for descriptors or a signal; raises TimeoutExpired when the task's time is over."""
         remaining_s = None
-        if task.timeout is not None:
-            remaining_s = max(self._began + task.timeout - time.monotonic(), 0)
+        if task.timeout_s is not None:
+            remaining_s = max(self._began + task.timeout_s - time.monotonic(), 0)
         readable, writable, _ = select.select([self._read_fd, *sources], sinks, [], remaining_s)
         if not readable and not writable:
-            raise subprocess.TimeoutExpired(task.command, task.timeout or 0)
+            raise subprocess.TimeoutExpired(task.command, task.timeout_s or 0)
         return {*readable, *writable}
 
     def take(self) -> list[int]:

@@ -142,7 +142,7 @@ def _run(args: argparse.Namespace) -> int:
         task = terminals.Task(
             command=args.command or _default_command(container),
             env=_terminal_environment(with_tty=args.tty),
-            timeout=args.timeout,
+            timeout_s=args.timeout,
             with_input=args.interactive,
             with_tty=args.tty,
         )
