@@ -23,8 +23,8 @@ from groups import (
     start_command,
     status_of,
     take_memory,
-    wait_until,
 )
+from polling import wait_until
 
 from pytest_rootfs.kernel.cgroups import Parent
 

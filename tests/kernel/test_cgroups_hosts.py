@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from features import needs
-from groups import NOBODY, become, fork, join_and_pause, session, wait_until
+from groups import NOBODY, become, fork, join_and_pause, session
 from namespaced import in_mount_namespace
+from polling import wait_until
 
 from pytest_rootfs.kernel import cgroups_files, cgroups_layout, syscalls
 from pytest_rootfs.kernel.cgroups import SETTING, find_parent, survey

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from buses import of_systemd, refused, returned, service, signalled
 from features import missing, needs
-from groups import fork, status_of, wait_until
+from groups import fork, status_of
+from polling import wait_until
 
 from pytest_rootfs.kernel import cgroups_files, cgroups_reasons
 from pytest_rootfs.kernel.cgroups import find_parent

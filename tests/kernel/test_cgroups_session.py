@@ -23,8 +23,8 @@ from groups import (
     run_command,
     session,
     status_of,
-    wait_until,
 )
+from polling import wait_until
 
 from pytest_rootfs.kernel import cgroups_files, forks, syscalls
 from pytest_rootfs.kernel.cgroups import FIGURES, Parent, find_parent, survey

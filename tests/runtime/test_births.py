@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from features import needs
+from polling import wait_until
+from process_table import children_of, is_alive, parent_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.runtime.spec import ContainerOptions
 
 pytestmark = needs("second core")
-WAITING_S = 5.0
 
 
 @pytest.fixture
@@ -31,20 +30,12 @@ def ahead(engine: Engine) -> Iterator[Engine]:
 
 def spawner_of(engine: Engine) -> int:
     with engine.start("scratch") as container:
-        status = Path(f"/proc/{container.pid}/status").read_text()
-    return int(status.partition("PPid:")[2].split()[0])
-
-
-def inits(spawner: int) -> set[int]:
-    children = Path(f"/proc/{spawner}/task/{spawner}/children").read_text()
-    return {int(pid) for pid in children.split()}
+        return parent_of(container.pid)
 
 
 def wait_for_one_ahead(spawner: int) -> int:
-    deadline = time.monotonic() + WAITING_S
-    while not (waiting := inits(spawner)):
-        assert time.monotonic() < deadline
-    (pid,) = waiting
+    wait_until(lambda: children_of(spawner))
+    (pid,) = children_of(spawner)
     return pid
 
 
@@ -84,7 +75,7 @@ def test_other_limits_make_another_container(ahead: Engine) -> None:
     with ahead.start("minimal", options=ContainerOptions(disk=1 << 20)) as container:
         assert container.pid != waiting
         assert container.run("dd if=/dev/zero of=/f bs=1M count=2", check=False).returncode == 1
-        assert waiting not in inits(spawner)
+        assert waiting not in children_of(spawner)
 
 
 def test_killed_waiting_container_is_made_anew(ahead: Engine) -> None:
@@ -94,8 +85,7 @@ def test_killed_waiting_container_is_made_anew(ahead: Engine) -> None:
     waiting = wait_for_one_ahead(spawner)
 
     os.kill(waiting, signal.SIGKILL)
-    while Path(f"/proc/{waiting}/stat").read_text().rpartition(") ")[2][0] != "Z":
-        time.sleep(0.001)
+    wait_until(lambda: not is_alive(waiting))
 
     with ahead.start("minimal") as container:
         assert container.run(["echo", "here"]).stdout == "here\n"
@@ -119,4 +109,4 @@ def test_container_made_on_demand_when_switched_off(engine: Engine) -> None:
         engine.start("minimal").close()
 
     with engine.start("minimal") as container:
-        assert inits(spawner) == {container.pid}
+        assert children_of(spawner) == [container.pid]

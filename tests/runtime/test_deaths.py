@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from polling import becomes_true, wait_until
+from process_table import descendants_of, is_alive, only_child_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied
@@ -67,45 +69,9 @@ def session(engine: Engine) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 def described(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout is not None
     facts: dict[str, Any] = json.loads(process.stdout.readline())
-    facts["spawner"] = child_of(facts["warden"])
-    facts["tree"] = [facts["warden"], *descendants(facts["warden"])]
+    facts["spawner"] = only_child_of(facts["warden"])
+    facts["tree"] = [facts["warden"], *descendants_of(facts["warden"])]
     return facts
-
-
-def children() -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                text = Path(f"/proc/{name}/stat").read_text()
-            except OSError:
-                continue
-            parent = int(text.rpartition(") ")[2].split()[1])
-            found.setdefault(parent, []).append(int(name))
-    return found
-
-
-def child_of(pid: int) -> int:
-    (child,) = filter(is_alive, children()[pid])
-    return child
-
-
-def descendants(pid: int) -> list[int]:
-    tree = children()
-    found, todo = [], list(tree.get(pid, []))
-    while todo:
-        child = todo.pop()
-        found.append(child)
-        todo.extend(tree.get(child, []))
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
 
 
 def session_groups(warden: int) -> list[Path]:
@@ -113,15 +79,22 @@ def session_groups(warden: int) -> list[Path]:
     return [path for path in walked if fnmatch(path.name, f"pytest-rootfs-*-{warden}-*")]
 
 
-def wait_until_nothing_is_left(facts: dict[str, Any]) -> list[object]:
-    deadline = time.monotonic() + GONE_S
-    while time.monotonic() < deadline:
-        left = [pid for pid in facts["tree"] if is_alive(pid)]
-        left_groups = session_groups(facts["warden"])
-        if not left and not left_groups:
-            return []
-        time.sleep(0.01)
-    return [*left, *left_groups]
+def left_of(facts: dict[str, Any]) -> list[object]:
+    """Return the processes and control groups that are left, once all had time to go."""
+
+    def look() -> list[object]:
+        return [*filter(is_alive, facts["tree"]), *session_groups(facts["warden"])]
+
+    becomes_true(lambda: not look(), GONE_S)
+    return look()
+
+
+def kill_spawner(engine: Engine) -> Container:
+    """Return a container whose spawner was killed, and which is gone."""
+    container = engine.start("minimal")
+    os.kill(only_child_of(engine.session._process.pid), signal.SIGKILL)
+    wait_until(lambda: not is_alive(container.pid))
+    return container
 
 
 @pytest.mark.slow
@@ -136,7 +109,7 @@ def test_ended_pytest_leaves_nothing(
     process.wait()
 
     assert len(facts["tree"]) >= 6  # warden, spawner, two inits, two sleeps
-    assert wait_until_nothing_is_left(facts) == []
+    assert left_of(facts) == []
 
 
 @pytest.mark.slow
@@ -145,7 +118,7 @@ def test_killed_spawner_leaves_nothing(session: Callable[[], subprocess.Popen[st
 
     os.kill(facts["spawner"], signal.SIGKILL)
 
-    assert wait_until_nothing_is_left(facts) == []
+    assert left_of(facts) == []
 
 
 @pytest.mark.slow
@@ -155,11 +128,8 @@ def test_killed_warden_leaves_only_empty_cgroups(
     facts = described(session())
 
     os.kill(facts["warden"], signal.SIGKILL)
-    deadline = time.monotonic() + GONE_S
-    while any(map(is_alive, facts["tree"])) and time.monotonic() < deadline:
-        time.sleep(0.01)
 
-    assert [pid for pid in facts["tree"] if is_alive(pid)] == []
+    wait_until(lambda: not any(map(is_alive, facts["tree"])))
     sweeper = Engine(EngineSettings(store=engine.store.root), warn=print)
     sweeper.start("scratch").close()
     sweeper.close()
@@ -191,15 +161,11 @@ def test_dead_container_can_still_be_compared(engine: Engine) -> None:
 
 
 def test_lost_spawner_is_replaced_by_the_next_start(engine: Engine) -> None:
-    lost = engine.start("minimal")
-
-    os.kill(child_of(engine.session._process.pid), signal.SIGKILL)
-    deadline = time.monotonic() + GONE_S
-    while is_alive(lost.pid) and time.monotonic() < deadline:
-        time.sleep(0.001)
+    lost = kill_spawner(engine)
 
     with pytest.raises(ContainerDied):
         lost.run(["true"])
+    assert repr(lost).endswith(" dead>")
     with engine.start("minimal") as fresh:
         assert fresh.run(["echo", "again"]).stdout == "again\n"
     lost.close()
@@ -227,25 +193,8 @@ def test_output_under_way_is_the_last(engine: Engine) -> None:
 
 
 def kill_when_there(container: Container, path: str) -> None:
-    deadline = time.monotonic() + GONE_S
-    while not container.path(path).exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    becomes_true(container.path(path).exists)
     os.kill(container.pid, signal.SIGKILL)
-
-
-def test_container_of_a_lost_spawner_is_dead(engine: Engine) -> None:
-    lost = engine.start("minimal")
-    os.kill(child_of(engine.session._process.pid), signal.SIGKILL)
-    deadline = time.monotonic() + GONE_S
-    while is_alive(lost.pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-    with pytest.raises(ContainerDied):
-        lost.run(["true"])
-
-    assert repr(lost).endswith(" dead>")
-    lost.close()
-    engine.start("minimal").close()  # on new processes: the engine lets go of the dead ones
 
 
 def test_memory_is_the_reason_of_a_death() -> None:
@@ -289,15 +238,13 @@ def test_killed_at_any_moment_leaves_no_process(engine: Engine, victim: str) -> 
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
             warden = int(process.stdout.readline())
-            spawner = child_of(warden)
+            spawner = only_child_of(warden)
             time.sleep(moment * 0.0013)  # anywhere in the life of a container, which takes 6 ms
-            tree = [warden, *descendants(warden)]
+            tree = [warden, *descendants_of(warden)]
             os.kill({"pytest": process.pid, "warden": warden, "spawner": spawner}[victim], 9)
             process.kill()
-        deadline = time.monotonic() + GONE_S
-        while any(map(is_alive, tree)) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        left += [pid for pid in tree if is_alive(pid)]
+        becomes_true(lambda: not any(map(is_alive, tree)), GONE_S)  # noqa: B023  asked here only
+        left += filter(is_alive, tree)
 
     sweeper = Engine(EngineSettings(store=engine.store.root, makes_ahead=False), warn=print)
     sweeper.start("scratch").close()

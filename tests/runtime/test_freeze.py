@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from features import needs
+from polling import wait_until
 
 from pytest_rootfs.errors import CommandTimeout, ContainerDied, ContainerError
 from pytest_rootfs.runtime import launch
@@ -22,15 +22,6 @@ from pytest_rootfs.runtime.terms import Terms
 
 COUNT = "while :; do echo >> /tmp/count; done"
 FORK = "while :; do (read x < /dev/null; echo >> /tmp/count) & wait; done"
-
-
-def until(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.001)
-    return False
 
 
 def count(container: Container) -> int:
@@ -50,7 +41,7 @@ def is_counting(container: Container) -> bool:
 def counting(request: pytest.FixtureRequest, container: Container) -> Iterator[Container]:
     """Give a container in which something counts without rest."""
     process = container.popen(request.param, stdout=None, stderr=None)
-    assert until(lambda: count(container) > 10)
+    wait_until(lambda: count(container) > 10)
     yield container
     process.close()
 
@@ -67,7 +58,7 @@ def test_thaw_lets_all_go_on(counting: Container) -> None:
 
     counting.thaw()
 
-    assert until(lambda: count(counting) > before)
+    wait_until(lambda: count(counting) > before)
 
 
 def test_freeze_and_thaw_are_idempotent(counting: Container) -> None:
@@ -78,7 +69,7 @@ def test_freeze_and_thaw_are_idempotent(counting: Container) -> None:
 
     counting.thaw()
     counting.thaw()
-    assert until(lambda: is_counting(counting))
+    wait_until(lambda: is_counting(counting))
 
 
 def test_frozen_container_says_so(container: Container) -> None:
@@ -109,7 +100,7 @@ def test_init_refuses_what_slips_through(container: Container) -> None:
     container._life._standing.acquire()
     thread = threading.Thread(target=container.run, args=(["touch", "/ran"],))
     thread.start()
-    assert until(lambda: len(container.commands) == 1)
+    wait_until(lambda: len(container.commands) == 1)
     call = launch.prepare(
         ["true"], container.defaults, env=None, cwd=None, user=None, stdio=(None,) * 3, tty=False
     )
@@ -127,12 +118,12 @@ def test_init_refuses_what_slips_through(container: Container) -> None:
 def test_stopped_process_stays_stopped(container: Container) -> None:
     with container.popen(["sleep", "100"]) as stopped, container.popen(["sleep", "100"]) as going:
         stopped.send_signal(signal.SIGSTOP)
-        assert until(lambda: states(container)[stopped.pid] == "T")
+        wait_until(lambda: states(container)[stopped.pid] == "T")
 
         container.freeze()
         container.thaw()
 
-        assert until(lambda: states(container)[going.pid] == "S")
+        wait_until(lambda: states(container)[going.pid] == "S")
         assert states(container)[stopped.pid] == "T"
         stopped.kill()
         going.kill()
@@ -177,7 +168,7 @@ def test_nothing_runs_while_packing(counting: Container, monkeypatch: pytest.Mon
 def test_packing_keeps_stopped_what_was(container: Container) -> None:
     with container.popen(["sleep", "100"]) as process:
         process.send_signal(signal.SIGSTOP)
-        assert until(lambda: states(container)[process.pid] == "T")
+        wait_until(lambda: states(container)[process.pid] == "T")
 
         container.pack_layer()
 
@@ -197,7 +188,7 @@ def test_timeout_kills_while_frozen(container: Container) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert until(container.path("/begun").exists)
+    wait_until(container.path("/begun").exists)
     container.freeze()
     thread.join(10)
 
@@ -210,7 +201,7 @@ def test_command_under_way_ends_after_thaw(container: Container) -> None:
     command = "echo > /begun; while [ ! -e /end ]; do sleep 0.001; done; echo done"
     thread = threading.Thread(target=lambda: done.append(container.run(command).stdout))
     thread.start()
-    assert until(container.path("/begun").exists)
+    wait_until(container.path("/begun").exists)
 
     container.freeze()
     container.path("/end").touch()

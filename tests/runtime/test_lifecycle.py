@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from features import needs
 from groups import dead_pid
+from polling import wait_until
+from process_table import children_of, is_alive, parent_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied, ContainerError
@@ -214,22 +215,6 @@ def test_abandoned_calls_do_not_harm_the_session(container: Container, engine: E
     assert engine.session is session
 
 
-def status_of(pid: int) -> list[str]:
-    """Return state, parent and so on from /proc/<pid>/stat; nothing when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except OSError:
-        return []
-
-
-def parent_of(pid: int) -> int:
-    return int(status_of(pid)[1])
-
-
-def is_running(pid: int) -> bool:
-    return status_of(pid)[:1] not in ([], ["Z"], ["X"])
-
-
 def test_new_processes_after_the_old_are_lost(engine: Engine) -> None:
     second = Engine(EngineSettings(store=engine.settings.store), warn=pytest.fail)
     try:
@@ -238,8 +223,7 @@ def test_new_processes_after_the_old_are_lost(engine: Engine) -> None:
         spawner = parent_of(lost.pid)
         process.kill()
         process.wait()
-        while is_running(lost.pid) or is_running(spawner):
-            time.sleep(0.001)
+        wait_until(lambda: not is_alive(lost.pid) and not is_alive(spawner))
         with pytest.raises(ContainerDied):
             lost.run(["true"])
 
@@ -454,7 +438,3 @@ def test_init_that_fails_at_once_is_reaped(engine: Engine, monkeypatch: pytest.M
         engine.start("minimal", options=impossible)
 
     assert children_of(spawner) == before
-
-
-def children_of(pid: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from features import needs
+from polling import becomes_true, wait_until
+from process_table import children_of, is_alive, only_child_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied, ContainerError
@@ -45,34 +46,6 @@ finally:
 """
 
 
-def children(pid: int) -> list[int]:
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    return [child for child in pids if parent_of(child) == pid]
-
-
-def parent_of(pid: int) -> int:
-    fields = stat_of(pid)
-    return int(fields[1]) if fields else 0
-
-
-def stat_of(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except OSError:
-        return []
-
-
-def is_alive(pid: int) -> bool:
-    return stat_of(pid)[:1] not in ([], ["Z"], ["X"])
-
-
-def wait_until(is_true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + GONE_S
-    while not is_true() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    return is_true()
-
-
 def groups_of(warden: int) -> list[str]:
     walked = (
         os.path.join(top, name) for top, names, _ in os.walk("/sys/fs/cgroup") for name in names
@@ -93,11 +66,11 @@ class Traced:
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.warden = int(self.process.stdout.readline())
-        [self.spawner] = [pid for pid in children(self.warden) if is_alive(pid)]
+        self.spawner = only_child_of(self.warden)
         inject = f"inject={call}:signal=KILL:when={when}"
         argv = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject]
         self.strace = subprocess.Popen([*argv, "-p", str(self.spawner)])
-        assert wait_until(self._is_traced)
+        wait_until(self._is_traced)
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
@@ -109,8 +82,12 @@ class Traced:
     def left(self) -> list[object]:
         """Return what is left of it, once all had time to end."""
         tree = [self.warden, self.spawner]
-        wait_until(lambda: not any(map(is_alive, tree)) and not groups_of(self.warden))
-        return [*filter(is_alive, tree), *groups_of(self.warden)]
+
+        def look() -> list[object]:
+            return [*filter(is_alive, tree), *groups_of(self.warden)]
+
+        becomes_true(lambda: not look(), GONE_S)
+        return look()
 
     def end(self) -> None:
         """End what a failed test has left."""
@@ -189,7 +166,7 @@ def held(pid: int) -> Counter[str]:
         except OSError:
             continue
     kinds["mounts"] = len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines())
-    kinds["children"] = len(children(pid))  # zombies are children, too
+    kinds["children"] = len(children_of(pid))  # zombies are children, too
     kinds["cgroups"] = sum(len(names) for top in groups_of(pid) for _, names, _ in os.walk(top))
     return kinds
 
@@ -215,7 +192,7 @@ def growth(engine: Engine) -> Growth:
 
     live(20)
     warden = own.session._process.pid
-    [spawner] = [pid for pid in children(warden) if is_alive(pid)]
+    spawner = only_child_of(warden)
     pids = {"pytest": os.getpid(), "warden": warden, "spawner": spawner}
     before, kib = {name: held(pid) for name, pid in pids.items()}, private_kib(spawner)
     live(STARTS)
@@ -283,7 +260,7 @@ def test_kill_then_close_from_many_threads(start: Start) -> None:
 @needs("root")
 def test_kill_of_a_container_whose_init_is_gone(container: Container) -> None:
     os.kill(container.pid, signal.SIGKILL)
-    assert wait_until(lambda: not is_alive(container.pid))
+    wait_until(lambda: not is_alive(container.pid))
 
     container.kill()
     container.kill()
@@ -310,9 +287,9 @@ def test_closed_container_is_forgotten(engine: Engine) -> None:
 def test_process_outlives_no_container(start: Start) -> None:
     container = start()
     process = container.popen("trap '' TERM HUP; setsid sleep 1000 & sleep 1000")
-    inside = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
+    inside = children_of(container.pid)
     container.close()
 
     assert inside
-    assert not any(is_alive(int(pid)) for pid in inside)
+    assert not any(map(is_alive, inside))
     process.close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from features import needs
+from process_table import children_of
 
 from pytest_rootfs.image import Image
 from pytest_rootfs.runtime import plan
@@ -92,9 +93,7 @@ def test_ids_of_a_container_are_its_own(container: Container) -> None:
 @needs("root")
 def test_root_of_a_container_is_nobody_here(container: Container) -> None:
     with container.popen(["sleep", "100"]) as process:
-        pids = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
-
-        owners = {Path(f"/proc/{pid}").stat().st_uid for pid in pids}
+        owners = {Path(f"/proc/{pid}").stat().st_uid for pid in children_of(container.pid)}
         process.kill()
         process.wait()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from features import needs
+from polling import wait_until
 
 from pytest_rootfs.engine import Engine
 from pytest_rootfs.errors import CommandFailed, ContainerDied, ContainerError
@@ -138,8 +139,7 @@ def test_processes_of_before_were_killed(container: Container) -> None:
 
 def test_output_of_before_can_be_read(container: Container) -> None:
     process = container.popen("echo said; echo > /begun; exec sleep 100")
-    while not container.path("/begun").exists():
-        pass
+    wait_until(container.path("/begun").exists)
     container.restart()
 
     out, _ = process.communicate(timeout=10)
@@ -158,8 +158,7 @@ def test_command_in_another_thread_is_killed(container: Container) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    while not container.path("/begun").exists():
-        pass
+    wait_until(container.path("/begun").exists)
     container.restart()
     thread.join(10)
 

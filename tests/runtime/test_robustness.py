@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from features import needs
+from polling import wait_until
 
 from pytest_rootfs import Image
 from pytest_rootfs.engine import Engine
@@ -23,18 +22,11 @@ def open_fds(container: Container) -> int:
     return len(list(Path(f"/proc/{container.pid}/fd").iterdir()))
 
 
-def wait_until(is_true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + WAIT_S
-    while not is_true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return is_true()
-
-
 @pytest.mark.slow
 def test_daemon_on_a_terminal_ends_alone(container: Container) -> None:
     container.run("(trap '' HUP; sleep 0.2) & sleep 0.05", tty=True)
 
-    assert wait_until(lambda: container.processes() == [])
+    wait_until(lambda: container.processes() == [])
     assert container.run(["echo", "alive"]).stdout == "alive\n"
 
 
@@ -88,7 +80,7 @@ def test_abandoned_calls_leak_no_descriptor(container: Container) -> None:
         container._life.agent._peer.ask({"op": "open", "path": "/f", "flags": 0, "mode": 0}).close()
     container.path("/f").exists()
 
-    assert wait_until(lambda: open_fds(container) <= before)
+    wait_until(lambda: open_fds(container) <= before)
 
 
 def test_unfinished_line_ends_input_of_a_terminal(container: Container) -> None:
@@ -115,4 +107,4 @@ def test_failed_block_kills_the_command(container: Container) -> None:
     with pytest.raises(KeyError), container.popen(["sleep", "1000"], stdin=subprocess.PIPE):
         raise KeyError
 
-    assert wait_until(lambda: container.processes() == [])
+    wait_until(lambda: container.processes() == [])

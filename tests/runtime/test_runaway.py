@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from error_form import assert_well_formed
 from features import needs
+from polling import wait_until
 
 from pytest_rootfs.errors import ArchiveRejected, CommandFailed, CommandTimeout, ContainerError
 from pytest_rootfs.image import Image
@@ -137,9 +138,8 @@ def test_files_in_memory_meet_the_memory_limit(start: Start, place: str) -> None
 
     assert "out of memory: over its limit of 16.0 MiB (memory=…)" in error.what
     container.path(place).unlink()  # the init is outside of the limit: it can always help
-    deadline = time.monotonic() + ENOUGH_S
-    while container.run(["true"], check=False).returncode and time.monotonic() < deadline:
-        time.sleep(0.01)  # the kernel frees it a moment later
+    # the kernel frees it a moment later
+    wait_until(lambda: container.run(["true"], check=False).returncode == 0, ENOUGH_S)
     assert answers(container)
 
 
@@ -282,10 +282,7 @@ def test_orphaned_zombies_are_reaped(start: Start) -> None:
     container = start()
     container.run("for i in $(seq 300); do (sleep 0.01 &) ; done", timeout=ENOUGH_S)
 
-    deadline = time.monotonic() + ENOUGH_S
-    while container.processes() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert container.processes() == []
+    wait_until(lambda: container.processes() == [], ENOUGH_S)
 
 
 def test_exhausted_descriptors_are_the_commands_own(start: Start) -> None:

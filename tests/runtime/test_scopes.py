@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from features import needs
-from groups import wait_until
+from polling import wait_until
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,13 +83,6 @@ def run_command(group: Group, command: Callable[[], int | None]) -> int:
     status = status_of(pid)
     kill_all(pid)
     return status
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def join_and_pause(folder: cgroups_files.Folder, procs: str) -> None:

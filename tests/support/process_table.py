@@ -1,0 +1,42 @@
+"""Processes of this machine, as /proc tells of them; proc_pid_stat(5)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return the state, the parent and what follows; nothing of a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return []
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process has not ended; a zombie has."""
+    return stat_fields(pid)[:1] not in ([], ["Z"], ["X"])
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of a living process."""
+    return int(stat_fields(pid)[1])
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, zombies included; none of one that is gone."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [child for child in pids if stat_fields(child)[1:2] == [str(pid)]]
+
+
+def only_child_of(pid: int) -> int:
+    """Return the one living child that a process has."""
+    (child,) = filter(is_alive, children_of(pid))
+    return child
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Return the children of a process, and theirs, zombies included."""
+    children = children_of(pid)
+    return [*children, *(below for child in children for below in descendants_of(child))]
