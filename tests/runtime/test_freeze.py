@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pytest_rootfs.errors import CommandTimeout, ContainerDied, ContainerError
 from pytest_rootfs.runtime import launch
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.process import Process
+from pytest_rootfs.runtime.processes import STOPPING_S
 from pytest_rootfs.runtime.records import CommandRecord
 from pytest_rootfs.runtime.refusals import StandsStill
 from pytest_rootfs.runtime.terms import Terms
@@ -283,13 +285,19 @@ def test_empty_container_can_be_frozen(empty: Container) -> None:
     assert empty.processes() == []
 
 
+@pytest.mark.slow
 def test_vfork_under_way_does_not_delay(container: Container) -> None:
     def start() -> Process:
         return container.popen("while :; do /bin/true; done", stdout=None, stderr=None)
 
+    took_s = []
     with start() as first, start() as second:
         for _ in range(20):
+            began = time.monotonic()
             container.freeze()
+            took_s.append(time.monotonic() - began)
             container.thaw()
         first.kill()
         second.kill()
+
+    assert max(took_s) < STOPPING_S

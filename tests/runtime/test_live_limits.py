@@ -40,11 +40,13 @@ def warnings() -> list[str]:
 
 @pytest.fixture
 def poor(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    engine: Engine,
+    warnings: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Container]:
     """Give a container on a host that lets us use no cgroup, with the policy of the parameter."""
     monkeypatch.setenv("PYTEST_ROOTFS_CGROUP", "none")
-    warnings = request.getfixturevalue("warnings")
     settings = EngineSettings(store=engine.settings.store, limits=request.param)
     second = Engine(settings, warn=warnings.append)
     with second.start("minimal") as container:

@@ -55,7 +55,9 @@ def test_folder_of_the_kernel_is_readonly(either: Container, path: str) -> None:
 
 
 def test_own_entries_of_proc_are_writable(container: Container) -> None:
-    container.run("echo 500 > /proc/self/oom_score_adj; echo name > /proc/self/comm")
+    done = container.run("echo 500 > /proc/$$/oom_score_adj; cat /proc/$$/oom_score_adj")
+
+    assert done.stdout == "500\n"
 
 
 @needs("umount", "unshare")

@@ -177,9 +177,7 @@ def test_tmpfs_behind_a_symlink_to_the_kernels_files_is_refused(engine: Engine) 
     assert error.what == "cannot mount a tmpfs on /link: it leads to /proc/sys by a symlink"
 
 
-def test_symlink_of_a_mount_to_the_kernels_files_is_refused(
-    engine: Engine, folder: Path, file: Path
-) -> None:
+def test_symlink_of_a_mount_to_the_kernels_files_is_refused(engine: Engine, folder: Path) -> None:
     (folder / "link").symlink_to("/sys/kernel")
     error = refusal(engine, mounts=[(folder, "/mnt/o"), (folder, "/mnt/o/link")])
 

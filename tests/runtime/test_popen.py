@@ -109,6 +109,8 @@ def test_signal_after_the_end_is_nothing(container: Container) -> None:
 
         process.send_signal(signal.SIGTERM)
 
+        assert process.poll() == 0
+
 
 def test_handler_runs_on_signal(container: Container) -> None:
     handler = "trap 'echo caught; exit 4' TERM; echo ready; while :; do :; done"

@@ -15,6 +15,7 @@ from polling import wait_until
 from pytest_rootfs.engine import Engine
 from pytest_rootfs.errors import CommandFailed, ContainerDied, ContainerError
 from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.spawner import KEPT_PLANS
 
 if TYPE_CHECKING:
     from conftest import Start
@@ -235,7 +236,7 @@ def test_init_that_fails_leaves_the_container_dead(start: Start, tmp_path: Path)
 
 def test_plan_is_sent_again_when_forgotten(container: Container, engine: Engine) -> None:
     spawner = engine.session.spawner
-    for number in range(256):
+    for number in range(KEPT_PLANS):
         spawner.call({"op": "plan", "key": f"other-{number}", "plan": {}})
 
     container.restart()
