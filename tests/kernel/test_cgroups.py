@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from groups import (
     kill_all,
     memory_of,
     run_command,
-    session,
     start_command,
     status_of,
     take_memory,
@@ -29,12 +27,6 @@ from polling import wait_until
 from pytest_rootfs.kernel.cgroups import Parent
 
 pytestmark = needs("own cgroups")
-
-
-@pytest.fixture
-def parent() -> Iterator[Parent]:
-    with session() as found:
-        yield found
 
 
 @needs("memory")

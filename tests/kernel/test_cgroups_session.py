@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,6 @@ from pytest_rootfs.kernel import cgroups_files, forks, syscalls
 from pytest_rootfs.kernel.cgroups import FIGURES, Parent, find_parent, survey
 
 pytestmark = needs("own cgroups")
-
-
-@pytest.fixture
-def parent() -> Iterator[Parent]:
-    with session() as found:
-        yield found
 
 
 def test_session_leaks_no_descriptor() -> None:

@@ -137,12 +137,3 @@ def test_exit_first_closes_everything(pytester: pytest.Pytester, failures: Failu
 
     result.assert_outcomes(failed=1)
     assert len(failures(result)) == 1
-
-
-def test_html_report_shows_the_sections(pytester: pytest.Pytester) -> None:
-    pytest.importorskip("pytest_html")
-    pytester.makepyfile("def test_it(container): container.run('touch /etc/new; false')")
-
-    pytester.runpytest_subprocess("--html=report.html", "--self-contained-html")
-
-    assert "rootfs changes" in (pytester.path / "report.html").read_text()

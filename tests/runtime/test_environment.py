@@ -188,24 +188,11 @@ def test_kernel_settings_are_readonly(container: Container, path: str) -> None:
     assert "Read-only file system" in done.stderr or "Directory nonexistent" in done.stderr
 
 
-@pytest.mark.parametrize("path", ["/proc/kcore", "/proc/keys", "/proc/timer_list"])
-def test_secrets_of_the_kernel_are_masked(container: Container, path: str) -> None:
-    done = container.run(["cat", path], check=False)
-
-    assert done.stdout == ""
-
-
 def test_init_cannot_be_looked_into(container: Container) -> None:
     done = container.run(["ls", "/proc/1/fd/", "/proc/1/root/"], check=False)
 
     assert done.stdout == ""
     assert done.stderr.count("Permission denied") == 2
-
-
-def test_init_cannot_be_killed(container: Container) -> None:
-    container.run("kill -KILL 1; kill -TERM 1; kill -INT 1")
-
-    assert container.run(["echo", "alive"]).stdout == "alive\n"
 
 
 def test_processes_of_the_host_are_invisible(container: Container) -> None:
@@ -279,10 +266,6 @@ def test_shared_memory_is_private(start: Start) -> None:
     first.run("echo x > /dev/shm/x")
 
     assert not second.path("/dev/shm/x").exists()
-
-
-def test_soft_limits_are_the_same_everywhere(container: Container) -> None:
-    assert container.run("ulimit -n; ulimit -c").stdout == "1024\n0\n"
 
 
 def test_new_files_have_the_usual_mode(container: Container) -> None:

@@ -69,13 +69,6 @@ def test_every_signal_gives_its_negative_number(container: Container, way: dict[
     assert found == [-number for number in numbers]
 
 
-def test_folder_is_no_program(container: Container) -> None:
-    error = refusal(lambda: container.run(["/etc"]))
-
-    assert isinstance(error, CommandNotExecutable)
-    assert error.what == "/etc is a folder, no program"
-
-
 def test_program_below_a_file_is_not_found(container: Container) -> None:
     assert isinstance(refusal(lambda: container.run(["/etc/passwd/x"])), CommandNotFound)
 

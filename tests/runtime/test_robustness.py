@@ -98,11 +98,6 @@ def test_magic_link_is_no_program(container: Container) -> None:
         container.run(["/proc/self/exe", "-c", "print('the host')"])
 
 
-def test_soft_limit_of_open_files(container: Container) -> None:
-    assert container.run("ulimit -Sn").stdout == "1024\n"
-    assert container.run("ulimit -Sn", user="0:0", tty=True).stdout == "1024\n"
-
-
 def test_failed_block_kills_the_command(container: Container) -> None:
     with pytest.raises(KeyError), container.popen(["sleep", "1000"], stdin=subprocess.PIPE):
         raise KeyError

@@ -36,7 +36,8 @@ def in_user_namespace(function: Callable[[], T]) -> T:
             _answer(function, result_write)
             status = 0
         finally:
-            traceback.print_exc(file=sys.__stderr__) if status else None
+            if status:
+                traceback.print_exc(file=sys.__stderr__)
             os._exit(status)
     for fd in (ready_write, go_read, result_write):
         os.close(fd)
@@ -44,16 +45,10 @@ def in_user_namespace(function: Callable[[], T]) -> T:
         if os.read(ready_read, 1):
             _write_maps(pid)
             os.write(go_write, b"1")
-        with os.fdopen(result_read, "rb") as result:
-            content = result.read()
     finally:
         os.close(ready_read)
         os.close(go_write)
-        os.waitpid(pid, 0)
-    succeeded, value = pickle.loads(content)
-    if not succeeded:
-        raise value
-    return cast("T", value)
+    return cast("T", _result_of(pid, result_read))
 
 
 def in_mount_namespace(function: Callable[[], T]) -> T:
@@ -68,16 +63,22 @@ def in_mount_namespace(function: Callable[[], T]) -> T:
             _answer(function, result_write)
             status = 0
         finally:
-            traceback.print_exc(file=sys.__stderr__) if status else None
+            if status:
+                traceback.print_exc(file=sys.__stderr__)
             os._exit(status)
     os.close(result_write)
+    return cast("T", _result_of(pid, result_read))
+
+
+def _result_of(pid: int, result_read: int) -> object:
+    """Return what a child answers, or raise it; the child has ended then."""
     with os.fdopen(result_read, "rb") as result:
         content = result.read()
     os.waitpid(pid, 0)
     succeeded, value = pickle.loads(content)
     if not succeeded:
         raise value
-    return cast("T", value)
+    return value
 
 
 def _write_maps(pid: int) -> None:
