@@ -39,11 +39,16 @@ def wait_for_one_ahead(spawner: int) -> int:
     return pid
 
 
+def one_ahead(engine: Engine) -> tuple[int, int]:
+    """Have a container of `minimal` made ahead; return the pids of the spawner and its init."""
+    spawner = spawner_of(engine)
+    engine.start("minimal").close()
+    engine.start("minimal").close()
+    return spawner, wait_for_one_ahead(spawner)
+
+
 def test_next_container_is_waiting(ahead: Engine) -> None:
-    spawner = spawner_of(ahead)
-    ahead.start("minimal").close()
-    ahead.start("minimal").close()
-    waiting = wait_for_one_ahead(spawner)
+    _, waiting = one_ahead(ahead)
 
     with ahead.start("minimal") as container:
         assert container.pid == waiting
@@ -60,17 +65,16 @@ def test_waiting_container_is_fresh(ahead: Engine) -> None:
 
 
 def test_environment_of_the_call_reaches_a_waiting_container(ahead: Engine) -> None:
+    _, waiting = one_ahead(ahead)
     options = ContainerOptions(env={"MODE": "test"}, user="0", timeout=5)
 
     with ahead.start("minimal", options=options) as container:
+        assert container.pid == waiting
         assert container.run("echo $MODE").stdout == "test\n"
 
 
 def test_other_limits_make_another_container(ahead: Engine) -> None:
-    spawner = spawner_of(ahead)
-    ahead.start("minimal").close()
-    ahead.start("minimal").close()
-    waiting = wait_for_one_ahead(spawner)
+    spawner, waiting = one_ahead(ahead)
 
     with ahead.start("minimal", options=ContainerOptions(disk=1 << 20)) as container:
         assert container.pid != waiting
@@ -79,10 +83,7 @@ def test_other_limits_make_another_container(ahead: Engine) -> None:
 
 
 def test_killed_waiting_container_is_made_anew(ahead: Engine) -> None:
-    spawner = spawner_of(ahead)
-    ahead.start("minimal").close()
-    ahead.start("minimal").close()
-    waiting = wait_for_one_ahead(spawner)
+    _, waiting = one_ahead(ahead)
 
     os.kill(waiting, signal.SIGKILL)
     wait_until(lambda: not is_alive(waiting))
