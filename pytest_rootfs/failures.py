@@ -12,19 +12,15 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rootfs.failure_evidence import Viewpoint, look, look_and_keep
-from pytest_rootfs.failure_record import Failure, KeptContainer, KeptImage, Phase
+from pytest_rootfs.failure_record import Failure, KeptContainer, KeptImage
 from pytest_rootfs.failure_shelf import FailureAmbiguous, FailureNotFound, Failures, belongs
 from pytest_rootfs.settings import shown_size
 
 if TYPE_CHECKING:
-    from pytest_rootfs.engine import Engine
-    from pytest_rootfs.runtime.container import Container
     from pytest_rootfs.store.store import Store
 
 __all__ = [
@@ -36,7 +32,6 @@ __all__ = [
     "KeptImage",
     "Viewpoint",
     "belongs",
-    "keep",
     "look",
     "look_and_keep",
     "now",
@@ -45,37 +40,6 @@ __all__ = [
 ]
 
 _ID_ATTEMPTS = 20
-
-
-def keep(
-    engine: Engine,
-    containers: Sequence[Container],
-    *,
-    nodeid: str,
-    phase: Phase,
-    outcome: str,
-    message: str,
-    rootdir: Path,
-    timings: Mapping[str, float],
-    policy: str = "failed",
-    images: Sequence[str] = (),
-) -> Failure:
-    """Gather and publish, of containers that no other test has used."""
-    view = Viewpoint(began_ns=0, secrets=engine.secrets)
-    failure = Failure(
-        id="",
-        nodeid=nodeid,
-        when=phase,
-        outcome=outcome,
-        time=now(),
-        message=engine.secrets.hidden(message),
-        rootdir=str(rootdir),
-        containers=tuple(look_and_keep(each, view, engine.store) for each in containers),
-        keep=policy,
-        images=tuple(images),
-        timings=dict(timings),
-    )
-    return publish(engine.store, failure)
 
 
 def now() -> str:

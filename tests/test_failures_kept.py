@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING
 
+import keeping
 import pytest
 from features import needs
 
@@ -42,22 +43,12 @@ def keep(engine: Engine, tmp_path: Path) -> Iterator[Keep]:
     made: list[Failure] = []
 
     def call(*containers: Container) -> Failure:
-        failure = failures.keep(
-            engine,
-            containers,
-            nodeid="tests/test_x.py::test_install",
-            phase="call",
-            outcome="failed",
-            message="assert 0",
-            rootdir=tmp_path,
-            timings={"call": 0.1},
-        )
-        made.append(failure)
-        return failure
+        made.append(keeping.keep(engine, *containers, rootdir=tmp_path))
+        return made[-1]
 
     yield call
     for failure in made:
-        failures.Failures(engine.store).remove(failure.id)
+        keeping.forget(engine, failure)
 
 
 def kinds(failure: Failure) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from keeping import forget, keep
 
 from pytest_rootfs import cli
 
@@ -83,7 +84,7 @@ def opened_engine() -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def kept_failure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Failure, Path]]:
     """Keep a failed container with one change of each kind; with its project folder."""
-    from pytest_rootfs import Image, failures
+    from pytest_rootfs import Image
 
     rootdir = tmp_path_factory.mktemp("failed-project")
     image = (
@@ -100,20 +101,12 @@ def kept_failure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fai
         wanted = {"workdir": "/srv", "env": {"FROM_MARK": "2"}, "user": "nobody"}
         container = engine.start(image, name="app", options=ContainerOptions.from_keywords(wanted))
         change_everything(container)
-        failure = failures.keep(
-            engine,
-            [container],
-            nodeid=NODEID,
-            phase="call",
-            outcome="failed",
-            message="assert 'conf' == 'config'",
-            rootdir=rootdir,
-            timings={"call": 0.5},
-        )
+        message = "assert 'conf' == 'config'"
+        failure = keep(engine, container, rootdir=rootdir, nodeid=NODEID, message=message)
         container.close()
     yield failure, rootdir
     with opened_engine() as engine:
-        failures.Failures(engine.store).remove(failure.id)
+        forget(engine, failure)
 
 
 def change_everything(container: Container) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keeping
 import pytest
 from features import needs
 
-from pytest_rootfs import Failure, Image, failures
+from pytest_rootfs import Failure, Image
 
 if TYPE_CHECKING:
     from pytest_rootfs import Container
@@ -42,22 +43,14 @@ def keep(engine: Engine, project: Path) -> Iterator[Keep]:
     ) -> Failure:
         with engine.start(image) as container:
             change(container)
-            failure = failures.keep(
-                engine,
-                [container],
-                nodeid=nodeid,
-                phase="call",
-                outcome=outcome,
-                message="",
-                rootdir=project,
-                timings={},
+            kept.append(
+                keeping.keep(engine, container, rootdir=project, nodeid=nodeid, outcome=outcome)
             )
-        kept.append(failure)
-        return failure
+        return kept[-1]
 
     yield run
     for failure in kept:
-        failures.Failures(engine.store).remove(failure.id)
+        keeping.forget(engine, failure)
 
 
 def write(path: str, text: str) -> Callable[[Container], object]:

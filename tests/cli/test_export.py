@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from features import needs
+from keeping import forget, keep
 
-from pytest_rootfs import Failure, Image, failures
+from pytest_rootfs import Failure, Image
 
 if TYPE_CHECKING:
     from pytest_rootfs.engine import Engine
@@ -167,18 +168,9 @@ def host_failure(engine: Engine, project: Path) -> Iterator[Failure]:
     """Keep a failure on the image of the host's own files."""
     with engine.start(Image.host(), name="host") as container:
         container.path("/opt/added").write_text("new\n")
-        failure = failures.keep(
-            engine,
-            [container],
-            nodeid="t.py::test_on_host",
-            phase="call",
-            outcome="failed",
-            message="",
-            rootdir=project,
-            timings={},
-        )
+        failure = keep(engine, container, rootdir=project)
     yield failure
-    failures.Failures(engine.store).remove(failure.id)
+    forget(engine, failure)
 
 
 def test_host_image_exports_its_layer_only(

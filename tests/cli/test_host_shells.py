@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from features import needs
+from keeping import forget, keep
 
-from pytest_rootfs import Failure, Image, failures
+from pytest_rootfs import Failure, Image
 from pytest_rootfs.cli import host_shells
 
 if TYPE_CHECKING:
@@ -27,18 +28,9 @@ def bare(engine: Engine, project: Path) -> Iterator[Failure]:
     """Keep a failure of a container that holds nothing but a file."""
     with engine.start(Image.scratch().workdir("/srv").env(MINE="1")) as container:
         container.path("/srv/file").write_text("content\n")
-        failure = failures.keep(
-            engine,
-            [container],
-            nodeid="t.py::test_bare",
-            phase="call",
-            outcome="failed",
-            message="",
-            rootdir=project,
-            timings={},
-        )
+        failure = keep(engine, container, rootdir=project)
     yield failure
-    failures.Failures(engine.store).remove(failure.id)
+    forget(engine, failure)
 
 
 def shell(program: str, typed: str) -> subprocess.CompletedProcess[str]:

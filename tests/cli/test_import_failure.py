@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from features import needs
+from keeping import forget, keep
 
 from pytest_rootfs import Failure, failures
 from pytest_rootfs.store.store import Store
@@ -274,18 +275,9 @@ def test_other_containers_travel_along(
 ) -> None:
     with engine.start("minimal", name="app") as app, engine.start("minimal", name="db") as db:
         db.path("/srv/table").write_text("row\n")
-        failure = failures.keep(
-            engine,
-            [app, db],
-            nodeid="t.py::test_two",
-            phase="call",
-            outcome="failed",
-            message="",
-            rootdir=project,
-            timings={},
-        )
+        failure = keep(engine, app, db, rootdir=project)
     call("export", "last", str(tmp_path / "two.tar"))
-    failures.Failures(engine.store).remove(failure.id)
+    forget(engine, failure)
     monkeypatch.setenv("PYTEST_ROOTFS_STORE", str(tmp_path / "other-store"))
 
     call("import-failure", str(tmp_path / "two.tar"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from features import needs
+from keeping import keep
 
 from pytest_rootfs import failures
 from pytest_rootfs.engine import Engine, EngineSettings
@@ -43,16 +44,7 @@ def keep_and_die(engine: Engine, event: int) -> bool:
     if pid == 0:
         try:
             die_at(event)
-            failures.keep(
-                engine,
-                [container],
-                nodeid=f"t.py::t{event}",
-                phase="call",
-                outcome="failed",
-                message="",
-                rootdir=Path("/project"),
-                timings={},
-            )
+            keep(engine, container, rootdir=Path("/project"), nodeid=f"t.py::t{event}")
         finally:
             os._exit(0)
     _, status = os.waitpid(pid, 0)
