@@ -179,7 +179,6 @@ class Failure:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-_LATER = ("test_file",)
 _NOT_OWN = ("containers", "folder")
 _OWN_KEYS = tuple(each.name for each in dataclasses.fields(Failure) if each.name not in _NOT_OWN)
 

@@ -110,10 +110,6 @@ class Blobs:
         """Begin a blob of unknown digest; a context manager that aborts unless committed."""
         return BlobWriter(self._tmp, self._publish, durable=durable)
 
-    def adopt(self, writer: BlobWriter, *, digest: str, size: int, media_type: str) -> Descriptor:
-        """Publish what a job wrote to `writer.fd`, under the digest that the job computed."""
-        return writer.adopt(digest=digest, size=size, media_type=media_type)
-
     def _publish(self, written: Path, digest: str) -> None:
         self._hold(digest)
         path = self.path(digest)
@@ -195,7 +191,7 @@ class BlobWriter:
         return self.adopt(digest=self.digest, size=self._size, media_type=media_type)
 
     def adopt(self, *, digest: str, size: int, media_type: str) -> Descriptor:
-        """Publish what somebody else wrote to `fd` and digested while writing."""
+        """Publish what somebody else, a job, wrote to `fd` and digested while writing."""
         found = os.fstat(self.fd).st_size
         if found != size:
             self.abort()

@@ -68,22 +68,22 @@ def kind_of(start: bytes) -> str:
     return "zstd" if _ZSTD_MAGIC.match(start) else ""
 
 
-def decompressed(file: Source, *, what: str, limit: int | None = None) -> Iterator[bytes]:
+def decompressed(file: Source, *, what: str) -> Iterator[bytes]:
     """Yield the content of a stream in chunks of at most 256 KiB; `what` names it in errors.
 
-    Raises ArchiveRejected for a damaged, truncated or overgrown stream (beyond `limit` bytes, else
-    beyond 4 GiB and 1100 times what is compressed), ImageError when zstd cannot be read here.
+    Raises ArchiveRejected for a damaged, truncated or overgrown stream (beyond 4 GiB and 1100 times
+    what is compressed), ImageError when zstd cannot be read here.
     """
     start = _at_least(file, _MAGIC_BYTES)
     kind = kind_of(start)
     if not kind:
-        yield from _plain(file, start, what, limit)
+        yield from _plain(file, start)
         return
     stream = _Stream(file, start, kind, what)
     size = 0
     for chunk in stream.chunks():
         size += len(chunk)
-        allowed = FREE_BYTES + RATIO_MAX * stream.read_bytes if limit is None else limit
+        allowed = FREE_BYTES + RATIO_MAX * stream.read_bytes
         if size > allowed:
             raise ArchiveRejected(
                 f"{what} is refused: its {kind} stream holds more than {allowed} bytes",
@@ -92,13 +92,9 @@ def decompressed(file: Source, *, what: str, limit: int | None = None) -> Iterat
         yield chunk
 
 
-def _plain(file: Source, start: bytes, what: str, limit: int | None) -> Iterator[bytes]:
-    size = 0
+def _plain(file: Source, start: bytes) -> Iterator[bytes]:
     chunk = start
     while chunk:
-        size += len(chunk)
-        if limit is not None and size > limit:
-            raise ArchiveRejected(f"{what} is refused: it holds more than {limit} bytes")
         yield chunk
         chunk = file.read(CHUNK_BYTES)
 

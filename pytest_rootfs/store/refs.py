@@ -10,13 +10,11 @@ from typing import Any  # decoded JSON only
 from urllib.parse import quote, unquote
 
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
-from pytest_rootfs.store.blobs import Blobs
+from pytest_rootfs.store.blobs import HEAL, Blobs
 from pytest_rootfs.store.digests import is_digest
 from pytest_rootfs.store.documents import canonical_json, parse_json, write_atomically
 from pytest_rootfs.store.locks import is_no_room, locked
 from pytest_rootfs.store.media_types import INDEX_TYPE, MANIFEST_TYPE, REF_NAME
-
-__all__ = ["MANIFEST_TYPE", "Refs"]
 
 
 class Refs:
@@ -138,5 +136,4 @@ def read_ref(path: Path) -> dict[str, Any]:
 
 
 def _damaged(name: str, detail: str) -> LayerCorrupt:
-    hint = "pytest-rootfs fsck --repair, then build or import the image again"
-    return LayerCorrupt(f"the name {name!r} of an image is damaged", detail=detail, hint=hint)
+    return LayerCorrupt(f"the name {name!r} of an image is damaged", detail=detail, hint=HEAL)

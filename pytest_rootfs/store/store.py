@@ -12,16 +12,14 @@ made is never collected until it is closed (a lease). Mode 0700, one owner.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import threading
 import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, final  # Any: decoded JSON only
+from typing import final
 
-from pytest_rootfs.errors import LayerCorrupt
 from pytest_rootfs.store import opening, probes
 from pytest_rootfs.store.blobs import Blobs
 from pytest_rootfs.store.caches import StepCache
@@ -159,15 +157,6 @@ class Store:
         self._trusted.add((idmap, diff_id))
         _note_use(path / "meta.json")
         return True
-
-    def layer_meta(self, idmap: str, diff_id: str) -> dict[str, Any]:
-        """Return what was recorded of an unpacked layer (`UnpackResult`'s fields, `boot_id`)."""
-        path = self._layers(idmap) / hex_of(diff_id) / "meta.json"
-        try:
-            meta = json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError) as error:
-            raise LayerCorrupt(f"layer {diff_id} is not unpacked for {idmap}") from error
-        return dict(meta)
 
     def stage_layer(self, idmap: str, owner: Owner) -> StagedLayer:
         """Begin an unpacked layer: an empty folder that `owner` may fill through `.fd`."""

@@ -47,7 +47,7 @@ def test_aborted_blob_leaves_nothing(store: Store) -> None:
 def test_blob_of_a_job_is_adopted(store: Store) -> None:
     with store.blobs.new() as writer:
         os.write(writer.fd, b"hello")
-        descriptor = store.blobs.adopt(writer, digest=HELLO, size=5, media_type="text/plain")
+        descriptor = writer.adopt(digest=HELLO, size=5, media_type="text/plain")
 
     assert store.blobs.read_bytes(descriptor.digest) == b"hello"
 
