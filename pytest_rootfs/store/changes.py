@@ -9,25 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal  # Any: a record as JSON
 
 from pytest_rootfs.store.entries import ROOT
+from pytest_rootfs.store.file_info import FileState, FileType, read_chunks
 from pytest_rootfs.store.packing import PackResult, pack
-from pytest_rootfs.store.uppers import Difference, FileInfo, FileType, compare, read_chunks
+from pytest_rootfs.store.uppers import Difference, compare
 
 __all__ = ["ChangeRecord", "FileState", "PackResult", "diff", "digests", "pack", "record_of"]
 
 ChangeKind = Literal["added", "modified", "deleted"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileState:
-    """A file as it was or is. `size` counts regular files only; `target` is of symbolic links."""
-
-    type: FileType
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    mtime_ns: int
-    target: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +38,8 @@ class ChangeRecord:
             "path": self.path,
             "kind": self.kind,
             "type": self.type,
-            "before": _as_json(self.before),
-            "after": _as_json(self.after),
+            "before": None if self.before is None else self.before.as_json(),
+            "after": None if self.after is None else self.after.as_json(),
         }
 
 
@@ -98,29 +86,9 @@ def record_of(found: Difference) -> ChangeRecord | None:
     """Return a difference as a record; None for one that is "same"."""
     if found.action == "same":
         return None
-    before, after = _state(found.base), _state(found.upper)
+    before, after = (None if info is None else info.state for info in (found.base, found.upper))
     shown = after or before
     if shown is None:
         raise AssertionError(f"{found.path!r} differs between nothing and nothing")
     path = "/" if found.path == ROOT else "/" + os.fsdecode(found.path)
     return ChangeRecord(path=path, kind=found.action, type=shown.type, before=before, after=after)
-
-
-def _state(info: FileInfo | None) -> FileState | None:
-    if info is None:
-        return None
-    return FileState(
-        type=info.type,
-        mode=info.mode,
-        uid=info.stat.st_uid,
-        gid=info.stat.st_gid,
-        size=info.stat.st_size if info.type == "file" else 0,
-        mtime_ns=info.stat.st_mtime_ns,
-        target=os.fsdecode(info.target) if info.type == "symlink" else None,
-    )
-
-
-def _as_json(state: FileState | None) -> dict[str, Any] | None:
-    if state is None:
-        return None
-    return {name: getattr(state, name) for name in FileState.__dataclass_fields__}

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_rootfs.store.entries import PATH_BYTES_MAX, ROOT, parent_of, rejected
+from pytest_rootfs.store.file_info import FileInfo, inspect, inspect_open, read_chunks
 from pytest_rootfs.store.folders import Folders
-from pytest_rootfs.store.uppers import FileInfo, inspect, inspect_open, read_chunks
 
 LINKS_MAX = 40
 """As many links as Linux follows in one path (path_resolution(7))."""

@@ -14,10 +14,10 @@ import stat
 from pytest_rootfs.kernel.trees import remove_tree_at
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, Kind, parent_of, rejected, shown
+from pytest_rootfs.store.file_info import FileInfo, inspect
 from pytest_rootfs.store.folders import Folders
 from pytest_rootfs.store.layer_paths import Below, Route, base_of, joined
 from pytest_rootfs.store.notes import Notes
-from pytest_rootfs.store.uppers import FileInfo, inspect
 from pytest_rootfs.store.whiteouts import make_whiteout
 
 

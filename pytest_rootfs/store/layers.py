@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from pytest_rootfs.errors import ArchiveRejected, RootfsError
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, parent_of, rejected, shown
+from pytest_rootfs.store.file_info import FileInfo
 from pytest_rootfs.store.layer_files import FileMaker
 from pytest_rootfs.store.layer_paths import Below, base_of
 from pytest_rootfs.store.layer_trees import LayerTree, entry_of
 from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.tar_reader import Reader, Source, read_entries
-from pytest_rootfs.store.uppers import FileInfo
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any  # results are JSON
 
+from pytest_rootfs.store.file_info import FileInfo, inspect, read_chunks
 from pytest_rootfs.store.folders import FLAGS
-from pytest_rootfs.store.uppers import FileInfo, inspect, read_chunks
 
 LINKS_MAX = 40
 """How many symbolic links the kernel follows in one path; path_resolution(7)."""
@@ -27,7 +27,7 @@ class Found:
 
     def as_json(self) -> dict[str, Any]:
         """Return the file's attributes and its resolved, absolute path."""
-        return {"path": os.fsdecode(self.path), **_attributes(self.info)}
+        return {"path": os.fsdecode(self.path), **self.info.state.as_json()}
 
     def content(self) -> Iterator[bytes]:
         """Yield a file's bytes, or one JSON line for every name in a folder; else nothing."""
@@ -42,7 +42,7 @@ class Found:
             for name in sorted(os.fsencode(name) for name in os.listdir(folder_fd)):
                 info = inspect(folder_fd, name)
                 if info is not None and not info.is_whiteout:
-                    line = {"name": os.fsdecode(name), **_attributes(info)}
+                    line = {"name": os.fsdecode(name), **info.state.as_json()}
                     yield json.dumps(line).encode() + b"\n"
         finally:
             os.close(folder_fd)
@@ -95,15 +95,3 @@ def _open(name: bytes, parent_fd: int, opened: ExitStack) -> int:
     fd = os.open(name, FLAGS, dir_fd=parent_fd)
     opened.callback(os.close, fd)
     return fd
-
-
-def _attributes(info: FileInfo) -> dict[str, Any]:
-    return {
-        "type": info.type,
-        "mode": info.mode,
-        "uid": info.stat.st_uid,
-        "gid": info.stat.st_gid,
-        "size": info.stat.st_size if info.type == "file" else 0,
-        "mtime_ns": info.stat.st_mtime_ns,
-        "target": os.fsdecode(info.target) if info.type == "symlink" else None,
-    }

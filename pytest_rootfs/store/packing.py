@@ -17,11 +17,12 @@ from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.settings import shown_size
 from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, Kind, shown
+from pytest_rootfs.store.file_info import FileInfo, read_chunks
 from pytest_rootfs.store.layers import WHITEOUT
 from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.sinks import Sink
 from pytest_rootfs.store.tar_writer import TarWriter
-from pytest_rootfs.store.uppers import Difference, FileInfo, compare, read_chunks
+from pytest_rootfs.store.uppers import Difference, compare
 
 _SILENT = (b"security.selinux", b"security.ima", b"security.evm")
 _NAMES_LISTED = 20

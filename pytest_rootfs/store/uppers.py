@@ -11,55 +11,23 @@ name decides.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.store import attributes
-from pytest_rootfs.store.entries import ROOT, normalised, rejected, shown
+from pytest_rootfs.store.entries import ROOT, normalised, rejected
+from pytest_rootfs.store.file_info import (
+    CHUNK_BYTES,
+    FileInfo,
+    inspect,
+    inspect_open,
+    look_at,
+    read_chunks,
+)
 from pytest_rootfs.store.folders import FLAGS
 
 Action = Literal["added", "modified", "deleted", "same"]
-FileType = Literal["file", "dir", "symlink", "char", "block", "fifo", "socket"]
-
-CHUNK_BYTES = 1 << 18
-WHITEOUT_DEVICE = os.makedev(0, 0)
-
-_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_TYPES: dict[int, FileType] = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "char",
-    stat.S_IFBLK: "block",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileInfo:
-    """One file of one side. `private` holds overlayfs' own attributes, without their prefix."""
-
-    type: FileType
-    stat: os.stat_result
-    target: bytes = b""
-    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
-    private: Mapping[bytes, bytes] = field(default_factory=dict)
-
-    @property
-    def mode(self) -> int:
-        """Permission bits, with setuid, setgid and sticky."""
-        return stat.S_IMODE(self.stat.st_mode)
-
-    @property
-    def is_whiteout(self) -> bool:
-        """Whether overlayfs reads this as "deleted": the device 0:0, or its attribute."""
-        if self.type == "char":
-            return self.stat.st_rdev == WHITEOUT_DEVICE
-        return self.type == "file" and self.stat.st_size == 0 and b"whiteout" in self.private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,61 +66,6 @@ def compare(
     """
     comparison = _Comparison(frozenset(normalised(path) for path in hidden))
     yield from comparison.run([upper_fd, *between], base_fd)
-
-
-def inspect(parent_fd: int, name: bytes) -> FileInfo | None:
-    """Return what is under a name in an open folder, following nothing; None if nothing is."""
-    found = _look_at(parent_fd, name)
-    if found is None or found.type not in ("file", "dir"):
-        return found
-    flags = FLAGS if found.type == "dir" else _FILE_FLAGS
-    fd = os.open(name, flags, dir_fd=parent_fd)
-    try:
-        return inspect_open(fd)
-    finally:
-        os.close(fd)
-
-
-def _look_at(parent_fd: int, name: bytes) -> FileInfo | None:
-    """Return what can be told without opening: everything but attributes."""
-    try:
-        found = os.lstat(name, dir_fd=parent_fd)
-    except FileNotFoundError:
-        return None
-    kind = _TYPES[stat.S_IFMT(found.st_mode)]
-    target = os.readlink(name, dir_fd=parent_fd) if kind == "symlink" else b""
-    return FileInfo(type=kind, stat=found, target=target)
-
-
-def inspect_open(fd: int) -> FileInfo:
-    """Return what an open file or folder is."""
-    found = os.fstat(fd)
-    kept, private = attributes.read_all(fd)
-    kind = _TYPES[stat.S_IFMT(found.st_mode)]
-    return FileInfo(type=kind, stat=found, xattrs=kept, private=private)
-
-
-def read_chunks(
-    parent_fd: int, name: bytes, expected: os.stat_result
-) -> Generator[bytes, None, None]:
-    """Yield a file's content; refuse it when it is not the file, or changes meanwhile."""
-    fd = os.open(name, _FILE_FLAGS, dir_fd=parent_fd)
-    try:
-        _refuse_changed(fd, name, expected)
-        while chunk := os.read(fd, CHUNK_BYTES):
-            yield chunk
-        _refuse_changed(fd, name, expected)
-    finally:
-        os.close(fd)
-
-
-def _refuse_changed(fd: int, name: bytes, expected: os.stat_result) -> None:
-    found = os.fstat(fd)
-    seen, now = (
-        (each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in (expected, found)
-    )
-    if seen != now:
-        raise ArchiveRejected(f"{shown(name)} changed while it was read")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -223,14 +136,7 @@ class _Comparison:
         base = _base_info(frame.base_fd, name)
         action = _action((parent_fd, frame.base_fd), name, upper, base)
         if action != "same" or upper.stat.st_nlink > 1:
-            yield Difference(
-                path=path,
-                action=action,
-                upper=upper,
-                base=base,
-                parent_fd=parent_fd,
-                changed_ns=upper.stat.st_ctime_ns,
-            )
+            yield _difference(path, action, upper, base, parent_fd)
 
     def _enter(
         self, path: bytes, name: bytes, found: _Name, base_parent: int
@@ -250,14 +156,7 @@ class _Comparison:
         action: Action = "added" if base is None else "modified"
         if base is not None and _is_same_inode(upper, base):
             action = "same"
-        yield Difference(
-            path=path,
-            action=action,
-            upper=upper,
-            base=base,
-            parent_fd=parent_fd,
-            changed_ns=upper.stat.st_ctime_ns,
-        )
+        yield _difference(path, action, upper, base, parent_fd)
         present, deleted = self._listing(frame)
         for each in deleted:
             gone = _base_info(frame.base_fd, each)
@@ -289,6 +188,20 @@ class _Comparison:
     def _names(self, frame: _Frame, fd: int) -> list[bytes]:
         names = sorted(os.fsencode(name) for name in os.listdir(fd))
         return [name for name in names if frame.join(name) not in self._hidden]
+
+
+def _difference(
+    path: bytes, action: Action, upper: FileInfo, base: FileInfo | None, parent_fd: int
+) -> Difference:
+    """Return the difference of a path that the upper folder has."""
+    return Difference(
+        path=path,
+        action=action,
+        upper=upper,
+        base=base,
+        parent_fd=parent_fd,
+        changed_ns=upper.stat.st_ctime_ns,
+    )
 
 
 def _deleted_ns(folder_fd: int, name: bytes) -> int:
@@ -332,7 +245,7 @@ def _base_info(base_fd: int, name: bytes) -> FileInfo | None:
         found = inspect(base_fd, name)
     except PermissionError:
         # On the `host` image: a file of another user, deleted from a folder of one's own.
-        found = _look_at(base_fd, name)
+        found = look_at(base_fd, name)
     # A single layer is not merged with anything, so its own whiteouts are still visible.
     return None if found is None or found.is_whiteout else found
 
