@@ -8,7 +8,6 @@ every blob whose content is not what its name says.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,13 +21,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.failure_record import Failure, KeptContainer
 from pytest_rootfs.settings import SOURCE_DATE_EPOCH
-from pytest_rootfs.store.blobs import CHUNK_BYTES, Descriptor
+from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.digests import hex_of, is_digest
 from pytest_rootfs.store.documents import canonical_json
 from pytest_rootfs.store.entries import Entry, Kind, shown
 from pytest_rootfs.store.manifests import read_image
 from pytest_rootfs.store.media_types import INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, REF_NAME
 from pytest_rootfs.store.opening import LAYOUT
+from pytest_rootfs.store.reading import CHUNK_BYTES
 from pytest_rootfs.store.tar_reader import Reader, read_entries
 from pytest_rootfs.store.tar_writer import TarWriter
 
@@ -205,18 +205,14 @@ class FailureArchive:
         digest = f"sha256:{name}"
         if not is_digest(digest):
             raise ArchiveRejected(f"the blob {name!r} has no digest as its name")
-        found = hashlib.sha256()
-        size = 0
         with self._store.blobs.new() as writer:
             for chunk in content:
-                found.update(chunk)
-                size += writer.write(chunk)
-            if found.hexdigest() != name:
+                writer.write(chunk)
+            if writer.digest != digest:
                 raise ArchiveRejected(
-                    f"blob {digest} is damaged: its content has the digest "
-                    f"sha256:{found.hexdigest()}"
+                    f"blob {digest} is damaged: its content has the digest {writer.digest}"
                 )
-            writer.adopt(digest=digest, size=size, media_type=LAYER_TYPE)
+            writer.commit(LAYER_TYPE)
 
     def _checked(self) -> Failure:
         """Return the failure of the record, once all that it names is found in the store."""

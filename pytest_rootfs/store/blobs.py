@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import BinaryIO, final
 
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
-from pytest_rootfs.store.digests import hex_of
+from pytest_rootfs.store.digests import digest_of, hex_of
 from pytest_rootfs.store.locks import claim_file
+from pytest_rootfs.store.reading import Digesting
 
-CHUNK_BYTES = 1 << 18
 HEAL = "pytest-rootfs fsck --repair, then build or import the image again"
 """What to do about a damaged blob: while it is there, nothing sound takes its name."""
 
@@ -71,13 +71,13 @@ class Blobs:
             ) from error
 
     @contextmanager
-    def verified(self, digest: str) -> Iterator[Verified]:
+    def verified(self, digest: str) -> Iterator[Digesting]:
         """Open a blob for reading whole; raises LayerCorrupt at the end unless it is sound.
 
         What is read meanwhile is not yet known to be right: use it afterwards.
         """
         with self.open(digest) as file:
-            reader = Verified(file)
+            reader = Digesting(file)
             try:
                 yield reader
             except (ArchiveRejected, LayerCorrupt):
@@ -90,7 +90,7 @@ class Blobs:
         """Return a whole, verified blob. For manifests and configs; layers are streamed."""
         with self.open(digest) as file:
             content = file.read()
-        self._check(digest, "sha256:" + hashlib.sha256(content).hexdigest())
+        self._check(digest, digest_of(content))
         return content
 
     @staticmethod
@@ -119,34 +119,6 @@ class Blobs:
         except FileExistsError:
             if os.lstat(path).st_size != os.lstat(written).st_size:
                 os.rename(written, path)  # torn by a crash of the machine
-
-
-@final
-class Verified:
-    """A file that digests what is read from it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    @property
-    def digest(self) -> str:
-        """The digest of what was read so far."""
-        return "sha256:" + self._hash.hexdigest()
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes; none at the end."""
-        data = self._file.read(size)
-        self._hash.update(data)
-        self.size += len(data)
-        return data
-
-    def finish(self) -> str:
-        """Read to the end and return the digest."""
-        while self.read(CHUNK_BYTES):
-            pass
-        return self.digest
 
 
 @final

@@ -19,14 +19,15 @@ from pytest_rootfs.store.compression import decompressed, kind_of
 from pytest_rootfs.store.documents import JSON_BYTES_MAX
 from pytest_rootfs.store.entries import normalised
 from pytest_rootfs.store.folders import Folders
-from pytest_rootfs.store.tar_reader import Source, read_entries
+from pytest_rootfs.store.reading import Readable
+from pytest_rootfs.store.tar_reader import read_entries
 
 _LINKS_MAX = 8
 _FILES_MAX = 100_000
 _FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class File(Source, Protocol):
+class File(Readable, Protocol):
     """An open file of a bundle; close it."""
 
     def close(self) -> None:

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol  # Any: a module of two names
 
 from pytest_rootfs.errors import ArchiveRejected, ImageError
-from pytest_rootfs.store.tar_reader import Source
+from pytest_rootfs.store.reading import CHUNK_BYTES, Readable
 
-CHUNK_BYTES = 1 << 18
 FREE_BYTES = 4 << 30
 """How much any stream may hold, however well it is compressed."""
 RATIO_MAX = 1100
@@ -68,7 +67,7 @@ def kind_of(start: bytes) -> str:
     return "zstd" if _ZSTD_MAGIC.match(start) else ""
 
 
-def decompressed(file: Source, *, what: str) -> Iterator[bytes]:
+def decompressed(file: Readable, *, what: str) -> Iterator[bytes]:
     """Yield the content of a stream in chunks of at most 256 KiB; `what` names it in errors.
 
     Raises ArchiveRejected for a damaged, truncated or overgrown stream (beyond 4 GiB and 1100 times
@@ -92,7 +91,7 @@ def decompressed(file: Source, *, what: str) -> Iterator[bytes]:
         yield chunk
 
 
-def _plain(file: Source, start: bytes) -> Iterator[bytes]:
+def _plain(file: Readable, start: bytes) -> Iterator[bytes]:
     chunk = start
     while chunk:
         yield chunk
@@ -102,7 +101,7 @@ def _plain(file: Source, start: bytes) -> Iterator[bytes]:
 class _Stream:
     """A gzip or zstd stream and where we are in it."""
 
-    def __init__(self, file: Source, start: bytes, kind: str, what: str) -> None:
+    def __init__(self, file: Readable, start: bytes, kind: str, what: str) -> None:
         self._file = file
         self._pending = start
         self._kind = kind
@@ -184,7 +183,7 @@ def _zstd(what: str) -> Any:  # Any: see the import
     return zstd
 
 
-def _at_least(file: Source, size: int) -> bytes:
+def _at_least(file: Readable, size: int) -> bytes:
     """Return `size` bytes or more, fewer at the end of the file."""
     data = b""
     while len(data) < size and (more := file.read(CHUNK_BYTES)):

@@ -1,7 +1,8 @@
-"""Check and take apart digests, before any of them becomes part of a path."""
+"""Make digests, and check and take them apart before any of them becomes part of a path."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from pytest_rootfs.errors import ArchiveRejected
@@ -9,6 +10,11 @@ from pytest_rootfs.errors import ArchiveRejected
 ALGORITHM = "sha256"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+
+
+def digest_of(content: bytes) -> str:
+    """Return the digest of bytes that are at hand."""
+    return f"{ALGORITHM}:{hashlib.sha256(content).hexdigest()}"
 
 
 def hex_of(digest: str) -> str:

@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal
 
 from pytest_rootfs.errors import ImageError, LayerCorrupt
 from pytest_rootfs.settings import SOURCE_DATE_EPOCH
-from pytest_rootfs.store.blobs import CHUNK_BYTES, HEAL, Descriptor
+from pytest_rootfs.store.blobs import HEAL, Descriptor
 from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.documents import canonical_json
 from pytest_rootfs.store.entries import Entry
@@ -25,6 +25,7 @@ from pytest_rootfs.store.imports import Progress, Silence, inflate
 from pytest_rootfs.store.manifests import StoredImage, read_image
 from pytest_rootfs.store.media_types import INDEX_TYPE, REF_NAME
 from pytest_rootfs.store.opening import LAYOUT
+from pytest_rootfs.store.reading import CHUNK_BYTES
 from pytest_rootfs.store.store import Store
 from pytest_rootfs.store.tar_writer import TarWriter
 from pytest_rootfs.store.trees import remove_tree

@@ -15,18 +15,19 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from pytest_rootfs.errors import ArchiveRejected, ImageError, LayerCorrupt
-from pytest_rootfs.store.blobs import CHUNK_BYTES, BlobWriter, Descriptor
+from pytest_rootfs.store.blobs import BlobWriter, Descriptor
 from pytest_rootfs.store.bundles import File
 from pytest_rootfs.store.compression import decompressed
+from pytest_rootfs.store.digests import digest_of
 from pytest_rootfs.store.documents import canonical_json
 from pytest_rootfs.store.foreign import ForeignImage, ForeignLayer
 from pytest_rootfs.store.locks import Waiting, is_no_room
 from pytest_rootfs.store.manifests import read_image
 from pytest_rootfs.store.media_types import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE
 from pytest_rootfs.store.probes import repair_of
+from pytest_rootfs.store.reading import CHUNK_BYTES, Readable
 from pytest_rootfs.store.sources import Source, open_source
 from pytest_rootfs.store.store import Store
-from pytest_rootfs.store.tar_reader import Source as TarSource
 
 _SETTLED_S = 1.0
 """How old a file's last change must be for its times to tell whether it is still the same."""
@@ -94,7 +95,7 @@ def find_imported(store: Store, source: Source) -> str | None:
     with open_source(source, tmp=store.root / "tmp") as image:
         if image.manifest is None:
             return None
-        digest = "sha256:" + hashlib.sha256(image.manifest).hexdigest()
+        digest = digest_of(image.manifest)
     return digest if _is_complete(store, digest) else None
 
 
@@ -187,7 +188,7 @@ class _Import:
         blobs = self._store.blobs
         return blobs.has(blob.digest) and blobs.size(blob.digest) == blob.size
 
-    def _write(self, file: TarSource, diff_id: str, what: str) -> None:
+    def _write(self, file: Readable, diff_id: str, what: str) -> None:
         """Write the uncompressed content of a file under its digest."""
         with self._store.blobs.new() as writer:
             for chunk in decompressed(file, what=what):

@@ -9,7 +9,6 @@ link, the link is followed inside the root, as umoci does.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterable
@@ -23,7 +22,8 @@ from pytest_rootfs.store.layer_files import FileMaker
 from pytest_rootfs.store.layer_paths import Below, base_of
 from pytest_rootfs.store.layer_trees import LayerTree, entry_of
 from pytest_rootfs.store.notes import Notes
-from pytest_rootfs.store.tar_reader import Reader, Source, read_entries
+from pytest_rootfs.store.reading import Digesting, Readable
+from pytest_rootfs.store.tar_reader import Reader, read_entries
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -54,7 +54,7 @@ class UnpackResult:
 
 
 def unpack(
-    tar: Source,
+    tar: Readable,
     target_fd: int,
     *,
     squash_ids: bool = False,
@@ -69,7 +69,7 @@ def unpack(
     was written so far stays, for the caller to discard. Memory does not grow with the size of
     files.
     """
-    source = _Hashing(tar)
+    source = Digesting(tar)
     layer = _Unpacking(target_fd, below_fd, limits or UnpackLimits(), squash_ids=squash_ids)
     try:
         for entry, data in read_entries(source, layer.notes):
@@ -85,28 +85,13 @@ def unpack(
     finally:
         layer.close()
     return UnpackResult(
-        diff_id="sha256:" + source.digest.hexdigest(),
+        diff_id=source.digest,
         size=source.size,
         entries=layer.entries,
         has_root=layer.has_root,
         uses_below=layer.tree.uses_below,
         degraded=layer.notes.shown(),
     )
-
-
-class _Hashing:
-    """A source that digests what is read from it."""
-
-    def __init__(self, file: Source) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def read(self, size: int, /) -> bytes:
-        data = self._file.read(size)
-        self.digest.update(data)
-        self.size += len(data)
-        return data
 
 
 class _Unpacking:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.store import indexes
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.bundles import Bundle, File, read_document
-from pytest_rootfs.store.digests import hex_of
+from pytest_rootfs.store.digests import digest_of, hex_of
 from pytest_rootfs.store.documents import JSON_BYTES_MAX, parse_json
 from pytest_rootfs.store.foreign import ForeignImage, ForeignLayer
 from pytest_rootfs.store.manifests import read_config, read_manifest
@@ -79,7 +78,7 @@ class _Blobs:
             )
         self.open(blob.digest).close()  # says that it is missing
         content = read_document(self._bundle, self._name_of(blob.digest))
-        found = "sha256:" + hashlib.sha256(content).hexdigest()
+        found = digest_of(content)
         if found != blob.digest or len(content) != blob.size:
             raise LayerCorrupt(
                 f"blob {blob.digest} of {self.what} is damaged",
@@ -90,7 +89,7 @@ class _Blobs:
 
 
 def _image(blobs: _Blobs, content: bytes, media_type: str) -> ForeignImage:
-    what = f"manifest sha256:{hashlib.sha256(content).hexdigest()} of {blobs.what}"
+    what = f"manifest {digest_of(content)} of {blobs.what}"
     manifest = read_manifest(content, what=what, media_type=media_type)
     config = blobs.document(manifest.config)
     diff_ids = read_config(config, manifest)["rootfs"]["diff_ids"]

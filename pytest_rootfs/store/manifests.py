@@ -7,7 +7,6 @@ checked against the image specification before any of it is used.
 from __future__ import annotations
 
 import base64
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any  # decoded JSON only
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.settings import SOURCE_DATE_EPOCH
 from pytest_rootfs.store.blobs import Descriptor
-from pytest_rootfs.store.digests import is_digest
+from pytest_rootfs.store.digests import digest_of, is_digest
 from pytest_rootfs.store.documents import canonical_json, parse_json
 from pytest_rootfs.store.media_types import (
     CONFIG_TYPE,
@@ -236,4 +235,4 @@ def _is_content(data: object, digest: str, size: int) -> bool:
         return False
     if content is None or len(content) != size:
         return False
-    return "sha256:" + hashlib.sha256(content).hexdigest() == digest
+    return digest_of(content) == digest

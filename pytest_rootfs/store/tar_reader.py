@@ -11,7 +11,6 @@ CPython's `tarfile` accepts several of these silently, so it serves only as an o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
 
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.store import tar_sparse
@@ -26,11 +25,11 @@ from pytest_rootfs.store.entries import (
     shown,
 )
 from pytest_rootfs.store.notes import Notes
+from pytest_rootfs.store.reading import CHUNK_BYTES, Readable
 from pytest_rootfs.store.tar_fields import extended_records, number, text, whole_number
 from pytest_rootfs.store.tar_sparse import Segments
 
 METADATA_BYTES_MAX = 1 << 20
-CHUNK_BYTES = 1 << 18
 
 _KINDS: dict[bytes, Kind] = {
     b"\0": "file",
@@ -50,17 +49,10 @@ _SPARSE_SIZES = {b"GNU.sparse.size", b"GNU.sparse.realsize", b"GNU.sparse.major"
 _XATTR = b"SCHILY.xattr."
 
 
-class Source(Protocol):
-    """What an archive is read from: a binary file, or anything that reads like one."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes; none at the end."""
-
-
 class Reader:
     """The data of one entry. What is left unread when the next entry is asked for is skipped."""
 
-    def __init__(self, file: Source, size: int) -> None:
+    def __init__(self, file: Readable, size: int) -> None:
         self._file = file
         self._left = self.stored = size
 
@@ -131,7 +123,7 @@ class SparseReader(Reader):
         return part
 
 
-def read_entries(file: Source, notes: Notes | None = None) -> Iterator[tuple[Entry, Reader]]:
+def read_entries(file: Readable, notes: Notes | None = None) -> Iterator[tuple[Entry, Reader]]:
     """Yield every entry with its data, in archive order, and read `file` to its very end.
 
     `notes` gets a remark on an archive without an end marker.
@@ -149,7 +141,7 @@ def read_entries(file: Source, notes: Notes | None = None) -> Iterator[tuple[Ent
         _pass(file, *found, count)
 
 
-def _pass(file: Source, entry: Entry, reader: Reader, count: int) -> None:
+def _pass(file: Readable, entry: Entry, reader: Reader, count: int) -> None:
     """Go to the end of an entry's last block."""
     reader.skip()
     if any(_exactly(file, -reader.stored % BLOCK_BYTES)):
@@ -158,7 +150,7 @@ def _pass(file: Source, entry: Entry, reader: Reader, count: int) -> None:
 
 
 def _next_entry(
-    file: Source, *, is_first: bool, notes: Notes | None
+    file: Readable, *, is_first: bool, notes: Notes | None
 ) -> tuple[Entry, Reader] | None:
     """Read headers up to and including the next real one; None at a proper end."""
     records: dict[bytes, bytes] = {}
@@ -201,7 +193,7 @@ def _add_records(records: dict[bytes, bytes], kind: bytes, body: bytes) -> None:
     records.update(found)
 
 
-def _entry(file: Source, header: bytes, records: Mapping[bytes, bytes]) -> tuple[Entry, Reader]:
+def _entry(file: Readable, header: bytes, records: Mapping[bytes, bytes]) -> tuple[Entry, Reader]:
     raw_name = records.get(b"GNU.sparse.name") or records.get(b"path") or _header_name(header)
     try:
         return _checked_entry(file, header, records, raw_name)
@@ -212,7 +204,7 @@ def _entry(file: Source, header: bytes, records: Mapping[bytes, bytes]) -> tuple
 
 
 def _checked_entry(
-    file: Source, header: bytes, records: Mapping[bytes, bytes], raw_name: bytes
+    file: Readable, header: bytes, records: Mapping[bytes, bytes], raw_name: bytes
 ) -> tuple[Entry, Reader]:
     kind = _KINDS.get(header[156:157])
     if kind is None:
@@ -240,7 +232,7 @@ def _checked_entry(
 
 
 def _data(
-    file: Source, header: bytes, records: Mapping[bytes, bytes], stored: int
+    file: Readable, header: bytes, records: Mapping[bytes, bytes], stored: int
 ) -> tuple[Reader, int]:
     """Return what reads an entry's data, and how much there is with all holes."""
     data = Reader(file, stored)
@@ -302,7 +294,7 @@ def _header_name(header: bytes) -> bytes:
     return name
 
 
-def _metadata(file: Source, header: bytes) -> bytes:
+def _metadata(file: Readable, header: bytes) -> bytes:
     size = number(header[124:136], "size")
     if not 0 < size <= METADATA_BYTES_MAX:
         raise ArchiveRejected(f"an extended header of {size} bytes is refused")
@@ -322,7 +314,7 @@ def _verify_checksum(header: bytes) -> None:
         raise ArchiveRejected("a header has a wrong checksum")
 
 
-def _header(file: Source, *, may_end: bool) -> bytes:
+def _header(file: Readable, *, may_end: bool) -> bytes:
     """Return the next block; nothing where the file ends and may."""
     first = file.read(BLOCK_BYTES)
     if len(first) == BLOCK_BYTES or (not first and may_end):
@@ -330,7 +322,7 @@ def _header(file: Source, *, may_end: bool) -> bytes:
     return first + _exactly(file, BLOCK_BYTES - len(first))
 
 
-def _expect_end(file: Source, notes: Notes | None) -> None:
+def _expect_end(file: Readable, notes: Notes | None) -> None:
     """Read a second zero block and then zeros only, up to the end of the file."""
     second = _header(file, may_end=True)
     if not second:
@@ -348,7 +340,7 @@ def _note_end(notes: Notes | None) -> None:
         notes.add("the archive has no end marker")
 
 
-def _exactly(file: Source, size: int) -> bytes:
+def _exactly(file: Readable, size: int) -> bytes:
     data = file.read(size) if size else b""
     if len(data) == size:
         return data
