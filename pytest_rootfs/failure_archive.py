@@ -15,22 +15,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.failure_record import Failure, KeptContainer
-from pytest_rootfs.settings import SOURCE_DATE_EPOCH
+from pytest_rootfs.store.archives import Archive
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.digests import hex_of, is_digest
-from pytest_rootfs.store.documents import canonical_json
-from pytest_rootfs.store.entries import Entry, Kind, shown
+from pytest_rootfs.store.documents import index_of
+from pytest_rootfs.store.entries import Entry, shown
 from pytest_rootfs.store.manifests import read_image
-from pytest_rootfs.store.media_types import INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, REF_NAME
+from pytest_rootfs.store.media_types import LAYER_TYPE, MANIFEST_TYPE
 from pytest_rootfs.store.opening import LAYOUT
 from pytest_rootfs.store.reading import CHUNK_BYTES
 from pytest_rootfs.store.tar_reader import Reader, read_entries
-from pytest_rootfs.store.tar_writer import TarWriter
 
 if TYPE_CHECKING:
     from pytest_rootfs.store.store import Store
@@ -57,9 +56,9 @@ def write_archive(
     """
     portable = replace(failure, containers=tuple(map(_portable, failure.containers)))
     with path.open("xb") as file:
-        archive = _Archive(file)
+        archive = Archive(file)
         archive.add("oci-layout", LAYOUT)
-        archive.add("index.json", _index(store, kept, name))
+        archive.add("index.json", index_of([(name, _manifest(store, kept))]))
         archive.add(RECORD, _encoded(portable))
         for added in _added_files(failure):
             archive.add(f"{_ADDED}{added.relative_to(failure.folder or '')}", added.read_bytes())
@@ -67,30 +66,6 @@ def write_archive(
             content = _verified(store, blob)
             archive.stream(f"{_BLOBS}{hex_of(blob.digest)}", blob.size, content)
         archive.close()
-
-
-class _Archive:
-    """A tar archive of files that differ in name and content only, with their folders."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._tar = TarWriter(file.write)
-        self._folders: set[str] = set()
-        self.close = self._tar.close
-
-    def add(self, name: str, content: bytes) -> None:
-        self.stream(name, len(content), iter([content]))
-
-    def stream(self, name: str, size: int, content: Iterator[bytes]) -> None:
-        for parent in reversed(PurePosixPath(name).parents):
-            if (folder := str(parent)) not in {".", *self._folders}:
-                self._folders.add(folder)
-                self._tar.add(_entry(folder, "dir", mode=0o755))
-        self._tar.add(_entry(name, "file", mode=0o644, size=size), content)
-
-
-def _entry(name: str, kind: Kind, *, mode: int, size: int = 0) -> Entry:
-    encoded = os.fsencode(name)
-    return Entry(name=encoded, kind=kind, mode=mode, size=size, mtime=SOURCE_DATE_EPOCH)
 
 
 def _portable(kept: KeptContainer) -> KeptContainer:
@@ -118,11 +93,9 @@ def _added_files(failure: Failure) -> list[Path]:
     ]
 
 
-def _index(store: Store, kept: KeptContainer, name: str) -> bytes:
+def _manifest(store: Store, kept: KeptContainer) -> Descriptor:
     size = store.blobs.size(kept.manifest)
-    manifest = Descriptor(digest=kept.manifest, size=size, media_type=MANIFEST_TYPE).as_json()
-    manifest["annotations"] = {REF_NAME: name}
-    return canonical_json({"manifests": [manifest], "mediaType": INDEX_TYPE, "schemaVersion": 2})
+    return Descriptor(digest=kept.manifest, size=size, media_type=MANIFEST_TYPE)
 
 
 def _blobs(store: Store, failure: Failure) -> list[Descriptor]:
@@ -131,9 +104,8 @@ def _blobs(store: Store, failure: Failure) -> list[Descriptor]:
     for kept in failure.containers:
         if kept.manifest:
             image = read_image(store, kept.manifest)
-            size = store.blobs.size(kept.manifest)
-            manifest = Descriptor(digest=kept.manifest, size=size, media_type=MANIFEST_TYPE)
-            found |= {each.digest: each for each in (manifest, image.config_blob, *image.layers)}
+            parts = (_manifest(store, kept), image.config_blob, *image.layers)
+            found |= {each.digest: each for each in parts}
     return [found[digest] for digest in sorted(found)]
 
 

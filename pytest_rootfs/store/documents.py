@@ -1,14 +1,17 @@
-"""Write small files so that readers see the old or the new one; read JSON strictly."""
+"""Write small files so that readers see the old or the new one; write and read JSON strictly."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn  # Any: decoded JSON only
 
 from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.locks import claim_file
+from pytest_rootfs.store.media_types import INDEX_TYPE, REF_NAME
 
 JSON_BYTES_MAX = 4 << 20
 
@@ -35,6 +38,17 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
+
+
+def index_of(images: Iterable[tuple[str, Descriptor]]) -> bytes:
+    """Return the index of an OCI image layout: images by their names, which may be empty."""
+    rows = []
+    for name, manifest in images:
+        row = manifest.as_json()
+        if name:
+            row["annotations"] = {REF_NAME: name}
+        rows.append(row)
+    return canonical_json({"manifests": rows, "mediaType": INDEX_TYPE, "schemaVersion": 2})
 
 
 def parse_json(content: bytes, *, what: str) -> dict[str, Any]:

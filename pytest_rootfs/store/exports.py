@@ -13,21 +13,18 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from pytest_rootfs.errors import ImageError, LayerCorrupt
-from pytest_rootfs.settings import SOURCE_DATE_EPOCH
+from pytest_rootfs.store.archives import Archive
 from pytest_rootfs.store.blobs import HEAL, Descriptor
 from pytest_rootfs.store.digests import hex_of
-from pytest_rootfs.store.documents import canonical_json
-from pytest_rootfs.store.entries import Entry
+from pytest_rootfs.store.documents import canonical_json, index_of
 from pytest_rootfs.store.imports import Progress, Silence, inflate
 from pytest_rootfs.store.manifests import StoredImage, read_image
-from pytest_rootfs.store.media_types import INDEX_TYPE, REF_NAME
 from pytest_rootfs.store.opening import LAYOUT
 from pytest_rootfs.store.reading import CHUNK_BYTES
 from pytest_rootfs.store.store import Store
-from pytest_rootfs.store.tar_writer import TarWriter
 from pytest_rootfs.store.trees import remove_tree
 
 Format = Literal["oci", "docker", "dir"]
@@ -95,13 +92,11 @@ class _Reading:
 
 def _write_oci_archive(reading: _Reading, image: StoredImage, path: Path, name: str) -> None:
     with path.open("wb") as file:
-        archive = _Archive(file)
-        archive.add_folder("blobs")
-        archive.add_folder("blobs/sha256")
+        archive = Archive(file)
         for blob in _blobs(reading, image):
-            archive.add_blob(f"blobs/sha256/{hex_of(blob.digest)}", reading, blob)
-        archive.add_file("index.json", _index(image, name))
-        archive.add_file("oci-layout", LAYOUT)
+            archive.stream(_path(blob), blob.size, reading.content(blob))
+        archive.add("index.json", index_of([(name, _manifest(image))]))
+        archive.add("oci-layout", LAYOUT)
         archive.close()
 
 
@@ -116,46 +111,22 @@ def _write_docker_archive(reading: _Reading, image: StoredImage, path: Path, nam
     }
     reading.progress.begin(len(layers))
     with path.open("wb") as file:
-        archive = _Archive(file)
-        archive.add_file("manifest.json", canonical_json([manifest]))
-        archive.add_blob(config, reading, image.config_blob)
+        archive = Archive(file)
+        archive.add("manifest.json", canonical_json([manifest]))
+        archive.stream(config, image.config_blob.size, reading.content(image.config_blob))
         for layer in _without_repeats(layers):
-            archive.add_blob(f"{hex_of(layer.digest)}.tar", reading, layer)
+            archive.stream(f"{hex_of(layer.digest)}.tar", layer.size, reading.content(layer))
         archive.close()
 
 
 def _write_folder(reading: _Reading, image: StoredImage, path: Path, name: str) -> None:
     (path / "blobs" / "sha256").mkdir(parents=True)
     for blob in _blobs(reading, image):
-        with (path / "blobs" / "sha256" / hex_of(blob.digest)).open("wb") as file:
+        with (path / _path(blob)).open("wb") as file:
             for chunk in reading.content(blob):
                 file.write(chunk)
-    (path / "index.json").write_bytes(_index(image, name))
+    (path / "index.json").write_bytes(index_of([(name, _manifest(image))]))
     (path / "oci-layout").write_bytes(LAYOUT)
-
-
-class _Archive:
-    """A tar archive whose every entry looks the same but for name and content."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._tar = TarWriter(file.write)
-        self.close = self._tar.close
-
-    def add_folder(self, name: str) -> None:
-        entry = Entry(name=name.encode(), kind="dir", mode=0o755, mtime=SOURCE_DATE_EPOCH)
-        self._tar.add(entry)
-
-    def add_file(self, name: str, content: bytes) -> None:
-        self._add(name, len(content), iter([content]))
-
-    def add_blob(self, name: str, reading: _Reading, blob: Descriptor) -> None:
-        self._add(name, blob.size, reading.content(blob))
-
-    def _add(self, name: str, size: int, content: Iterator[bytes]) -> None:
-        entry = Entry(
-            name=name.encode(), kind="file", mode=0o644, size=size, mtime=SOURCE_DATE_EPOCH
-        )
-        self._tar.add(entry, content)
 
 
 def _blobs(reading: _Reading, image: StoredImage) -> list[Descriptor]:
@@ -173,11 +144,9 @@ def _manifest(image: StoredImage) -> Descriptor:
     return Descriptor(digest=image.digest, size=image.size, media_type=image.media_type)
 
 
-def _index(image: StoredImage, name: str) -> bytes:
-    manifest = _manifest(image).as_json()
-    if name:
-        manifest["annotations"] = {REF_NAME: name}
-    return canonical_json({"manifests": [manifest], "mediaType": INDEX_TYPE, "schemaVersion": 2})
+def _path(blob: Descriptor) -> str:
+    """Return where an OCI image layout has a blob."""
+    return f"blobs/sha256/{hex_of(blob.digest)}"
 
 
 def docker_name(name: str) -> str:

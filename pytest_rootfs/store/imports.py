@@ -19,11 +19,10 @@ from pytest_rootfs.store.blobs import BlobWriter, Descriptor
 from pytest_rootfs.store.bundles import File
 from pytest_rootfs.store.compression import decompressed
 from pytest_rootfs.store.digests import digest_of
-from pytest_rootfs.store.documents import canonical_json
 from pytest_rootfs.store.foreign import ForeignImage, ForeignLayer
 from pytest_rootfs.store.locks import Waiting, is_no_room
-from pytest_rootfs.store.manifests import read_image
-from pytest_rootfs.store.media_types import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE
+from pytest_rootfs.store.manifests import manifest_of, read_image
+from pytest_rootfs.store.media_types import CONFIG_TYPE, LAYER_TYPE
 from pytest_rootfs.store.probes import repair_of
 from pytest_rootfs.store.reading import CHUNK_BYTES, Readable
 from pytest_rootfs.store.sources import Source, open_source
@@ -119,16 +118,7 @@ class _Import:
         self._progress.begin(len(image.layers))
         layers = [self._layer(layer) for layer in image.layers]
         config = self._store.blobs.put(image.config, CONFIG_TYPE)
-        manifest = image.manifest
-        if manifest is None:
-            manifest = canonical_json(
-                {
-                    "config": config.as_json(),
-                    "layers": [layer.as_json() for layer in layers],
-                    "mediaType": MANIFEST_TYPE,
-                    "schemaVersion": 2,
-                }
-            )
+        manifest = manifest_of(config, layers) if image.manifest is None else image.manifest
         return self._store.blobs.put(manifest, image.media_type)
 
     def inflated(self, layer: Descriptor, diff_id: str) -> Descriptor:

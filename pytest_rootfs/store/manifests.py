@@ -99,15 +99,23 @@ def write_image(
         "rootfs": {"diff_ids": [layer.digest for layer in layers], "type": "layers"},
     }
     config_blob = store.blobs.put(canonical_json(document), CONFIG_TYPE, durable=durable)
+    manifest = manifest_of(config_blob, layers, annotations)
+    return store.blobs.put(manifest, MANIFEST_TYPE, durable=durable)
+
+
+def manifest_of(
+    config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the manifest of an image, as we write one."""
     manifest: dict[str, object] = {
-        "config": config_blob.as_json(),
+        "config": config.as_json(),
         "layers": [layer.as_json() for layer in layers],
         "mediaType": MANIFEST_TYPE,
         "schemaVersion": 2,
     }
     if annotations:
         manifest["annotations"] = dict(annotations)
-    return store.blobs.put(canonical_json(manifest), MANIFEST_TYPE, durable=durable)
+    return canonical_json(manifest)
 
 
 def read_image(store: Store, digest: str) -> StoredImage:

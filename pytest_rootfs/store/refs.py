@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any  # decoded JSON only
 from urllib.parse import quote, unquote
 
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
-from pytest_rootfs.store.blobs import HEAL, Blobs
+from pytest_rootfs.store.blobs import HEAL, Blobs, Descriptor
 from pytest_rootfs.store.digests import is_digest
-from pytest_rootfs.store.documents import canonical_json, parse_json, write_atomically
+from pytest_rootfs.store.documents import canonical_json, index_of, parse_json, write_atomically
 from pytest_rootfs.store.locks import is_no_room, locked
-from pytest_rootfs.store.media_types import INDEX_TYPE, MANIFEST_TYPE, REF_NAME
+from pytest_rootfs.store.media_types import MANIFEST_TYPE
 
 
 class Refs:
@@ -98,7 +98,7 @@ class Refs:
         except FileNotFoundError:
             return None
 
-    def _documents(self) -> Iterator[dict[str, object]]:
+    def _documents(self) -> Iterator[dict[str, Any]]:
         """Yield what sound refs say: a damaged one is told when it is asked for, and by fsck."""
         for path in sorted((self._root / "refs").iterdir()):
             with suppress(FileNotFoundError, LayerCorrupt):
@@ -108,16 +108,7 @@ class Refs:
         write_atomically(self._root / "index.json", self._index(), tmp=self._root / "tmp")
 
     def _index(self) -> bytes:
-        manifests = [
-            {
-                "annotations": {REF_NAME: ref["name"]},
-                "digest": ref["digest"],
-                "mediaType": ref["mediaType"],
-                "size": ref["size"],
-            }
-            for ref in self._documents()
-        ]
-        return canonical_json({"manifests": manifests, "mediaType": INDEX_TYPE, "schemaVersion": 2})
+        return index_of((ref["name"], _manifest(ref)) for ref in self._documents())
 
 
 def read_ref(path: Path) -> dict[str, Any]:
@@ -133,6 +124,10 @@ def read_ref(path: Path) -> dict[str, Any]:
     if not isinstance(ref.get("mediaType"), str) or type(ref.get("size")) is not int:
         raise _damaged(name, "it describes no manifest")
     return ref
+
+
+def _manifest(ref: Mapping[str, Any]) -> Descriptor:
+    return Descriptor(digest=ref["digest"], size=ref["size"], media_type=ref["mediaType"])
 
 
 def _damaged(name: str, detail: str) -> LayerCorrupt:
