@@ -10,17 +10,13 @@ from pytest_rootfs.store.documents import write_atomically
 from pytest_rootfs.store.locks import is_no_room
 
 FOLDERS = ("blobs/sha256", "layers", "cache", "refs", "failures", "leases", "locks", "tmp", "trash")
-EMPTY_INDEX = (
-    b'{"manifests":[],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}'
-)
-
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _LAYOUT_FILE = "oci-layout"
 _PROBED_FILE = ".probed"
 
 
 def prepare(root: Path) -> None:
-    """Make `root` a store; idempotent, safe against others that do the same."""
+    """Make `root` a store, but for the index; idempotent, safe against others that do the same."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     _refuse_foreign(root)
     if os.stat(root).st_mode & 0o777 != 0o700:
@@ -29,8 +25,6 @@ def prepare(root: Path) -> None:
         write_atomically(root / _LAYOUT_FILE, LAYOUT, tmp=root)
     for folder in FOLDERS:
         (root / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (root / "index.json").exists():
-        _create(root / "index.json", EMPTY_INDEX)
     _probe_once(root)
 
 
@@ -48,18 +42,6 @@ def _refuse_foreign(root: Path) -> None:
             f"{root} is not empty and is not a store of pytest-rootfs",
             hint="name an empty or a new folder with --rootfs-store DIR",
         )
-
-
-def _create(path: Path, content: bytes) -> None:
-    """Write a file that nobody else has written yet; a faster one wins."""
-    written = path.with_name(f".tmp-{os.urandom(8).hex()}")
-    written.write_bytes(content)
-    try:
-        os.link(written, path)
-    except FileExistsError:
-        return
-    finally:
-        written.unlink()
 
 
 def _probe_once(root: Path) -> None:

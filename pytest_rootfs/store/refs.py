@@ -61,10 +61,11 @@ class Refs:
         return {str(ref["name"]): str(ref["digest"]) for ref in self._documents()}
 
     def catch_up(self) -> None:
-        """Write `index.json` anew if somebody was killed between a name and the index."""
+        """Write `index.json` if it is missing, or somebody was killed between a name and it."""
+        index = self._root / "index.json"
         try:
             named = os.stat(self._root / "refs").st_mtime_ns
-            if named >= os.stat(self._root / "index.json").st_mtime_ns:
+            if not index.exists() or named >= os.stat(index).st_mtime_ns:
                 self.write_index()
         except OSError as error:
             if not is_no_room(error):

@@ -64,6 +64,8 @@ class Store:
         root = root.absolute()
         try:
             opening.prepare(root)
+            store = cls(root)
+            store.refs.catch_up()
         except OSError as error:
             no_folder = isinstance(error, FileExistsError)  # mkdir(2) of a file's name
             reason = os.strerror(errno.ENOTDIR) if no_folder else error.strerror
@@ -71,8 +73,6 @@ class Store:
                 f"the store cannot be in {root}: {reason}",
                 hint=probes.repair_of(error),
             ) from error
-        store = cls(root)
-        store.refs.catch_up()
         return store
 
     def __enter__(self) -> Store:

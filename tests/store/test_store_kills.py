@@ -64,15 +64,19 @@ def check_sound(root: Path, digest: str, kill: str) -> None:
             assert file.read_text() == "content", kill
 
 
-def test_index_lost_to_a_kill_is_written_again(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there", [True, False], ids=["behind", "missing"])
+def test_lost_index_is_written_again(store: Store, tmp_path: Path, *, is_there: bool) -> None:
     layout = Layout(tmp_path / "layout")
     layout.add([layer("a")])
-    empty = (store.root / "index.json").read_bytes()
+    path = store.root / "index.json"
+    empty = path.read_bytes()
     publish_everything(store.root, layout.path)
-    index = (store.root / "index.json").read_bytes()
-    (store.root / "index.json").write_bytes(empty)
-    os.utime(store.root / "index.json", (0, 0))
+    index = path.read_bytes()
+    path.unlink()
+    if is_there:
+        path.write_bytes(empty)
+        os.utime(path, (0, 0))
 
     Store.open(store.root).close()
 
-    assert (store.root / "index.json").read_bytes() == index != empty
+    assert path.read_bytes() == index != empty
