@@ -66,23 +66,17 @@ def _imported(
     source = parse_source(reference)
     if not may_import:
         return imports.find_imported(store, source)
-
-    return imports.import_image(
-        store, source, waiting=lambda holder: tell(f"waiting for {holder}")
-    ).digest
+    return imports.import_image(store, source, tell=tell).digest
 
 
 def _uncompressed(
     store: Store, image: StoredImage, tell: Callable[[str], None]
 ) -> tuple[Descriptor, ...]:
-    def waiting(holder: str) -> None:
-        tell(f"waiting for {holder}")
-
     pairs = zip(image.layers, image.diff_ids, strict=True)
     return tuple(
         layer
         if layer.digest == diff_id and layer.media_type == LAYER_TYPE
-        else imports.inflate(store, layer, diff_id, waiting=waiting)
+        else imports.inflate(store, layer, diff_id, tell=tell)
         for layer, diff_id in pairs
     )
 

@@ -334,11 +334,7 @@ class Builder:
         self._store.cache.put(_hash("rows", diff_id), {"rows": json.dumps(rows)})
 
     def _locked(self, key: str, step: Step) -> AbstractContextManager[None]:
-        return self._store.lock(
-            f"step-{key}",
-            doing=f"builds {step.shown()}",
-            waiting=lambda holder: self._tell(f"waiting for {holder}"),
-        )
+        return self._store.lock(f"step-{key}", doing=f"builds {step.shown()}", tell=self._tell)
 
     def _finished(self, progress: _Progress, name: str) -> BuiltImage:
         return BuiltImage(

@@ -80,7 +80,7 @@ class Unpacker:
         with store.lock(
             f"layer-{key}-{diff_id}",
             doing=f"unpacks layer {diff_id}",
-            waiting=lambda holder: home.tell(f"waiting for {holder}"),
+            tell=home.tell,
         ):
             known = self._name_of(diff_id, chain)
             if known is not None:

@@ -34,12 +34,7 @@ def _import(args: argparse.Namespace) -> int:
             return _import_folder(args)
         source = sources.find_source(args.file)
         with shown_progress(f"importing {source}") as progress:
-            manifest = imports.import_image(
-                store,
-                source,
-                progress=progress,
-                waiting=lambda holder: note(f"waiting for {holder}"),
-            )
+            manifest = imports.import_image(store, source, progress=progress, tell=note)
         store.refs.set(args.tag, manifest.digest, media_type=manifest.media_type)
     print(manifest.digest)
     note(f"{args.tag}: imported from {source}")

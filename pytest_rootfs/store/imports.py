@@ -20,7 +20,7 @@ from pytest_rootfs.store.bundles import File
 from pytest_rootfs.store.compression import decompressed
 from pytest_rootfs.store.digests import digest_of
 from pytest_rootfs.store.foreign import ForeignImage, ForeignLayer
-from pytest_rootfs.store.locks import Waiting, is_no_room
+from pytest_rootfs.store.locks import Tell, is_no_room
 from pytest_rootfs.store.manifests import manifest_of, read_image
 from pytest_rootfs.store.media_types import CONFIG_TYPE, LAYER_TYPE
 from pytest_rootfs.store.probes import repair_of
@@ -63,7 +63,7 @@ def import_image(
     source: Source,
     *,
     progress: Progress | None = None,
-    waiting: Waiting | None = None,
+    tell: Tell | None = None,
 ) -> Descriptor:
     """Bring an image into the store, unless it is there; return its manifest.
 
@@ -76,7 +76,7 @@ def import_image(
         return Descriptor(digest=digest, size=stored.size, media_type=stored.media_type)
     try:
         with open_source(source, tmp=store.root / "tmp") as image:
-            manifest = _Import(store, progress or Silence(), waiting).image(image)
+            manifest = _Import(store, progress or Silence(), tell).image(image)
     except OSError as error:
         place = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
         raise ImageError(
@@ -99,19 +99,19 @@ def find_imported(store: Store, source: Source) -> str | None:
 
 
 def inflate(
-    store: Store, layer: Descriptor, diff_id: str, *, waiting: Waiting | None = None
+    store: Store, layer: Descriptor, diff_id: str, *, tell: Tell | None = None
 ) -> Descriptor:
     """Return the uncompressed form of a layer of the store, made if it is missing."""
-    return _Import(store, Silence(), waiting).inflated(layer, diff_id)
+    return _Import(store, Silence(), tell).inflated(layer, diff_id)
 
 
 class _Import:
     """One import under way."""
 
-    def __init__(self, store: Store, progress: Progress, waiting: Waiting | None) -> None:
+    def __init__(self, store: Store, progress: Progress, tell: Tell | None) -> None:
         self._store = store
         self._progress = progress
-        self._waiting = waiting
+        self._tell = tell
 
     def image(self, image: ForeignImage) -> Descriptor:
         """Import everything an image names, and then its manifest."""
@@ -171,7 +171,7 @@ class _Import:
 
     def _locked(self, digest: str, does: str) -> AbstractContextManager[None]:
         doing = f"{does} layer {digest}"
-        return self._store.lock(f"blob-{digest}", doing=doing, waiting=self._waiting)
+        return self._store.lock(f"blob-{digest}", doing=doing, tell=self._tell)
 
     def _has(self, blob: Descriptor) -> bool:
         """Tell whether a blob is here, and not torn by a crash of the machine."""

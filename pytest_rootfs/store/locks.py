@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-Waiting = Callable[[str], None]
+Tell = Callable[[str], None]
+"""Who hears, in a sentence, of whom we wait for."""
 
 TELL_AFTER_S = 2.0
 """How long a wait may last before the one who waits is told for whom."""
@@ -24,28 +25,26 @@ _LABEL_BYTES = 200
 
 @contextmanager
 def locked(
-    path: Path, *, shared: bool = False, label: str = "", waiting: Waiting | None = None
+    path: Path, *, shared: bool = False, label: str = "", tell: Tell | None = None
 ) -> Iterator[None]:
-    """Hold the lock file `path` (created if missing); `waiting` is told who has it after 2 s.
+    """Hold the lock file `path` (created if missing); `tell` hears who has it after 2 s.
 
     Not re-entrant: a second `locked` of the same name in one thread waits for itself.
     """
-    fd = acquire(path, shared=shared, label=label, waiting=waiting)
+    fd = acquire(path, shared=shared, label=label, tell=tell)
     try:
         yield
     finally:
         os.close(fd)
 
 
-def acquire(
-    path: Path, *, shared: bool = False, label: str = "", waiting: Waiting | None = None
-) -> int:
+def acquire(path: Path, *, shared: bool = False, label: str = "", tell: Tell | None = None) -> int:
     """Lock `path` and return the descriptor that holds the lock; an exclusive holder signs it."""
     mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            _flock(fd, mode, waiting)
+            _flock(fd, mode, tell)
             if leads_to(path, fd):
                 if not shared:
                     _sign(fd, label)
@@ -114,17 +113,17 @@ def _is_ours(path: Path, fd: int) -> bool:
     return False
 
 
-def _flock(fd: int, mode: int, waiting: Waiting | None) -> None:
+def _flock(fd: int, mode: int, tell: Tell | None) -> None:
     try:
         fcntl.flock(fd, mode | fcntl.LOCK_NB)
     except BlockingIOError:
-        if waiting is None:
+        if tell is None:
             fcntl.flock(fd, mode)
         else:
-            _wait(fd, mode, waiting)
+            _wait(fd, mode, tell)
 
 
-def _wait(fd: int, mode: int, waiting: Waiting) -> None:
+def _wait(fd: int, mode: int, tell: Tell) -> None:
     """Wait for a lock in a thread, so that this one can tell of it, and be interrupted."""
     failures: list[OSError] = []
     ours_fd = os.dup(fd)  # the caller may give up and close its own; the lock goes with the last
@@ -141,7 +140,7 @@ def _wait(fd: int, mode: int, waiting: Waiting) -> None:
     taker.start()
     taker.join(TELL_AFTER_S)
     if taker.is_alive():
-        waiting(_holder(fd))
+        tell(f"waiting for {_holder(fd)}")
         taker.join()
     if failures:
         raise failures[0]

@@ -25,7 +25,7 @@ from pytest_rootfs.store.blobs import Blobs
 from pytest_rootfs.store.caches import StepCache
 from pytest_rootfs.store.digests import hex_of
 from pytest_rootfs.store.leases import Lease
-from pytest_rootfs.store.locks import Waiting, is_no_room, locked
+from pytest_rootfs.store.locks import Tell, is_no_room, locked
 from pytest_rootfs.store.refs import Refs
 from pytest_rootfs.store.staged import (
     FOLDER_FLAGS,
@@ -100,18 +100,18 @@ class Store:
         return self.root / "failures"
 
     def lock(
-        self, name: str, *, doing: str = "", waiting: Waiting | None = None
+        self, name: str, *, doing: str = "", tell: Tell | None = None
     ) -> AbstractContextManager[None]:
         """Hold the lock `name` (`layer-<hex>`, `step-<key>`) for a `with` block.
 
-        One holder at a time over all threads, processes and sessions. `waiting` is called once,
-        with who holds it and what it does (`pid 123 (gw3), which unpacks layer …`, from its
-        `doing`), when this has waited for 2 s. Check again whether the work is still to be done
-        after it is held. Not re-entrant.
+        One holder at a time over all threads, processes and sessions. `tell` is called once, with
+        `waiting for pid 123 (gw3), which unpacks layer …` (from the holder's `doing`), when this
+        has waited for 2 s. Check again whether the work is still to be done after it is held. Not
+        re-entrant.
         """
         file = re.sub(r"[^A-Za-z0-9._-]", "-", name)[:200]
         return locked(
-            self.root / "locks" / f"{file}.lock", label=doing or f"holds {name}", waiting=waiting
+            self.root / "locks" / f"{file}.lock", label=doing or f"holds {name}", tell=tell
         )
 
     def lease(self) -> Lease:

@@ -148,11 +148,11 @@ def test_lock_names_its_holder_to_waiter(store: Store, monkeypatch: pytest.Monke
     waits, order = threading.Event(), []
 
     def wait() -> None:
-        def waiting(holder: str) -> None:
-            told.append(holder)
+        def tell(sentence: str) -> None:
+            told.append(sentence)
             waits.set()
 
-        with store.lock("layer-x", waiting=waiting):
+        with store.lock("layer-x", tell=tell):
             order.append("waiter")
 
     thread = threading.Thread(target=wait)
@@ -165,7 +165,7 @@ def test_lock_names_its_holder_to_waiter(store: Store, monkeypatch: pytest.Monke
     assert order == ["holder", "waiter"]
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     who = f"pid {os.getpid()}" + (f" ({worker})" if worker else "")
-    assert told == [f"{who}, which unpacks layer x"]
+    assert told == [f"waiting for {who}, which unpacks layer x"]
 
 
 def test_short_wait_is_not_told(store: Store) -> None:
@@ -173,7 +173,7 @@ def test_short_wait_is_not_told(store: Store) -> None:
     order: list[str] = []
 
     def wait() -> None:
-        with store.lock("x", waiting=told.append):
+        with store.lock("x", tell=told.append):
             order.append("waiter")
 
     thread = threading.Thread(target=wait)
