@@ -7,14 +7,15 @@ Nothing here changes the outcome of a test: what goes wrong becomes a section of
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from pytest_rootfs.errors import RootfsError
 
 if TYPE_CHECKING:
+    from pytest_rootfs.failure_record import Phase
     from pytest_rootfs.keeping import Keeper
     from pytest_rootfs.marks import Mark
     from pytest_rootfs.options import Keep
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 PROPERTIES = ("rootfs_image", "rootfs_failure", "rootfs_memory_peak")
 NOTE_KEY = "rootfs_failure"
 """The attribute of a report that carries a `Note` from an xdist worker to the controller."""
-Phase = Literal["setup", "call", "teardown"]
 
 
 class Note(TypedDict):
@@ -142,17 +142,9 @@ class Attempt:
                 logger.debug("failure not kept", exc_info=True)
                 report.sections.append(("rootfs failure", f"not kept: {first_line(error)}"))
         elif report.when == "teardown":
-            report.user_properties.extend(self._properties())
-
-    def _properties(self) -> list[tuple[str, object]]:
-        """Return what JUnit gets of a test that has passed."""
-        images = dict.fromkeys(each.built.name for each in self.containers)
-        properties: list[tuple[str, object]] = [("rootfs_image", ", ".join(images))]
-        if self._with_figures:
-            figures = [each.stats().memory_peak_bytes for each in self.containers]
-            if peaks := [figure for figure in figures if figure is not None]:
-                properties.append(("rootfs_memory_peak", max(peaks)))
-        return properties
+            measured = self.containers if self._with_figures else ()
+            peaks = [each.stats().memory_peak_bytes for each in measured]
+            report.user_properties.extend(properties(self.containers, peaks))
 
     def finish(self, report: Report, tell_closed: Callable[[Container], None]) -> None:
         """Let go of the rw layers of containers that are closed; the others live on."""
@@ -183,6 +175,19 @@ class Attempt:
 
     def _keeps_passed(self, container: Container) -> bool:
         return self._policy(container) == "all"
+
+
+def properties(
+    containers: Sequence[Container], peaks: Iterable[int | None], *, failure_id: str = ""
+) -> list[tuple[str, object]]:
+    """Return what JUnit gets; a figure that the host does not give is None."""
+    images = dict.fromkeys(each.built.name for each in containers)
+    found: list[tuple[str, object]] = [("rootfs_image", ", ".join(images))]
+    if failure_id:
+        found.append(("rootfs_failure", failure_id))
+    if known := [peak for peak in peaks if peak is not None]:
+        found.append(("rootfs_memory_peak", max(known)))
+    return found
 
 
 def first_line(error: BaseException) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any  # decoded JSON only
 
@@ -12,12 +11,11 @@ from pytest_rootfs.image.config import ImageConfig, config_from_oci
 from pytest_rootfs.image.references import is_foreign
 from pytest_rootfs.store import imports
 from pytest_rootfs.store.blobs import Descriptor
+from pytest_rootfs.store.locks import Tell
 from pytest_rootfs.store.manifests import StoredImage, read_image
 from pytest_rootfs.store.media_types import LAYER_TYPE
 from pytest_rootfs.store.sources import parse_source
 from pytest_rootfs.store.store import Store
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +28,11 @@ class Base:
     history: tuple[Mapping[str, Any], ...] = ()
 
 
-def find_base(
-    store: Store, reference: str, *, may_import: bool, tell: Callable[[str], None] = _log.debug
-) -> Base | None:
+def find_base(store: Store, reference: str, *, may_import: bool, tell: Tell) -> Base | None:
     """Return the image that a digest or a path means; `None` if it had to be imported first.
 
-    Layers that travel compressed are decompressed unless they are. `tell` hears whom this waits
-    for. Raises ImageNotFound, LayerCorrupt, ArchiveRejected.
+    Layers that travel compressed are decompressed unless they are. `tell` hears of whom this
+    waits for. Raises ImageNotFound, LayerCorrupt, ArchiveRejected.
     """
     digest: str | None = reference
     if is_foreign(reference):
@@ -60,18 +56,14 @@ def find_base(
     )
 
 
-def _imported(
-    store: Store, reference: str, *, may_import: bool, tell: Callable[[str], None]
-) -> str | None:
+def _imported(store: Store, reference: str, *, may_import: bool, tell: Tell) -> str | None:
     source = parse_source(reference)
     if not may_import:
         return imports.find_imported(store, source)
     return imports.import_image(store, source, tell=tell).digest
 
 
-def _uncompressed(
-    store: Store, image: StoredImage, tell: Callable[[str], None]
-) -> tuple[Descriptor, ...]:
+def _uncompressed(store: Store, image: StoredImage, tell: Tell) -> tuple[Descriptor, ...]:
     pairs = zip(image.layers, image.diff_ids, strict=True)
     return tuple(
         layer

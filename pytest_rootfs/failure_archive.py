@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
-from pytest_rootfs.failure_record import Failure, KeptContainer
+from pytest_rootfs.failure_record import FILE, Failure, KeptContainer
 from pytest_rootfs.store.archives import Archive
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.digests import hex_of, is_digest
@@ -34,7 +34,6 @@ from pytest_rootfs.store.tar_reader import Reader, read_entries
 if TYPE_CHECKING:
     from pytest_rootfs.store.store import Store
 
-RECORD = "failure.json"
 _ADDED = "failure/"
 _BLOBS = "blobs/sha256/"
 _FOLDERS = (".", "blobs", "blobs/sha256", "failure")
@@ -59,7 +58,7 @@ def write_archive(
         archive = Archive(file)
         archive.add("oci-layout", LAYOUT)
         archive.add("index.json", index_of([(name, _manifest(store, kept))]))
-        archive.add(RECORD, _encoded(portable))
+        archive.add(FILE, _encoded(portable))
         for added in _added_files(failure):
             archive.add(f"{_ADDED}{added.relative_to(failure.folder or '')}", added.read_bytes())
         for blob in _blobs(store, portable):
@@ -89,7 +88,7 @@ def _added_files(failure: Failure) -> list[Path]:
     return [
         path
         for path in found
-        if path.is_file() and not path.is_symlink() and path != failure.folder / RECORD
+        if path.is_file() and not path.is_symlink() and path != failure.folder / FILE
     ]
 
 
@@ -166,9 +165,9 @@ class FailureArchive:
             place.parent.mkdir(parents=True, exist_ok=True)
             with place.open("xb") as out:
                 out.writelines(content)
-        elif name == RECORD:
+        elif name == FILE:
             if entry.size > _RECORD_BYTES_MAX:
-                raise ArchiveRejected(f"{RECORD} has {entry.size} bytes")
+                raise ArchiveRejected(f"{FILE} has {entry.size} bytes")
             self._record = content.read()
         elif name not in ("index.json", "oci-layout"):
             raise ArchiveRejected(f"entry {shown(entry.name)} does not belong there")
@@ -189,13 +188,13 @@ class FailureArchive:
     def _checked(self) -> Failure:
         """Return the failure of the record, once all that it names is found in the store."""
         if not self._record:
-            raise ArchiveRejected(f"it holds no {RECORD}", hint=_IMAGE_HINT)
+            raise ArchiveRejected(f"it holds no {FILE}", hint=_IMAGE_HINT)
         try:
             failure = Failure.from_json(json.loads(self._record.decode(errors="surrogateescape")))
         except (ValueError, AttributeError) as error:
-            raise ArchiveRejected(f"its {RECORD} cannot be read", detail=str(error)) from error
+            raise ArchiveRejected(f"its {FILE} cannot be read", detail=str(error)) from error
         if not _ID.fullmatch(failure.id):
-            raise ArchiveRejected(f"its {RECORD} has the id {failure.id!r}")
+            raise ArchiveRejected(f"its {FILE} has the id {failure.id!r}")
         for kept in failure.containers:
             if kept.manifest:
                 self._check_files(kept)
@@ -204,7 +203,7 @@ class FailureArchive:
     def _check_files(self, kept: KeptContainer) -> None:
         image = read_image(self._store, kept.manifest)
         if image.diff_ids != (*kept.image.layers, kept.layer):
-            raise ArchiveRejected(f"its manifest {kept.manifest} is not that of its {RECORD}")
+            raise ArchiveRejected(f"its manifest {kept.manifest} is not that of its {FILE}")
         for layer in image.layers:
             if (size := self._store.blobs.size(layer.digest)) != layer.size:
                 raise ArchiveRejected(

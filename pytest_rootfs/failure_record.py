@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 FORMAT = 1
+FILE = "failure.json"
+"""Its name, in the folder of the failure and in an archive."""
 
 Phase = Literal["setup", "call", "teardown"]
 JsonObject = dict[str, Any]  # Any: a JSON value of whatever kind

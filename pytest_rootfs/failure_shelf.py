@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rootfs.errors import RootfsError
-from pytest_rootfs.failure_record import Failure
+from pytest_rootfs.failure_record import FILE, Failure
 from pytest_rootfs.store.locks import claim_folder, fresh_name
 
 if TYPE_CHECKING:
     from pytest_rootfs.store.store import Store
 
 LAST = "last"
-_FILE = "failure.json"
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 _SHOWN_MATCHES = 5
 Ids = list[str]  # a class with a method `list` cannot name the type
@@ -115,7 +114,7 @@ class Failures:
         """
         staged, lock_fd = claim_folder(self.store.root / "tmp")
         try:
-            with (staged / _FILE).open("x", encoding="utf-8", errors="surrogateescape") as out:
+            with (staged / FILE).open("x", encoding="utf-8", errors="surrogateescape") as out:
                 # dumps, as dump has no fast way
                 out.write(json.dumps(failure.to_json(), ensure_ascii=False, default=str) + "\n")
             staged.rename(self.store.failures_dir / failure.id)
@@ -144,7 +143,7 @@ class Failures:
     def _read(self, name: str) -> Failure | None:
         try:
             folder = self.store.failures_dir / name
-            with (folder / _FILE).open(encoding="utf-8", errors="surrogateescape") as file:
+            with (folder / FILE).open(encoding="utf-8", errors="surrogateescape") as file:
                 return Failure.from_json(json.load(file), folder=folder)
         except (OSError, ValueError):
             return None  # removed meanwhile, or told by damaged()

@@ -10,14 +10,14 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rootfs import failures
 from pytest_rootfs import report as texts
-from pytest_rootfs.attempts import NOTE_KEY, Attempt, Note, Report, first_line
+from pytest_rootfs.attempts import NOTE_KEY, Attempt, Note, Report, first_line, properties
 
 if TYPE_CHECKING:
     from pytest_rootfs.engine import Engine
@@ -55,9 +55,11 @@ class Keeper:
             seen = [failures.look(each, view) for each in unwanted]
             report.sections.extend(texts.sections([*kept, *seen]))
         failure = self._publish(attempt, kept, report, message) if kept else None
-        properties = _properties(attempt.containers, failure)
-        report.user_properties.extend(properties)
-        attempt.item.user_properties.extend(properties)
+        peaks = [each.stats.get("memory_peak_bytes") for each in kept]
+        failure_id = "" if failure is None else failure.id
+        found = properties(attempt.containers, peaks, failure_id=failure_id)
+        report.user_properties.extend(found)
+        attempt.item.user_properties.extend(found)
         if failure is not None:
             self._add_extra(attempt, report, failure)
             vars(report)[NOTE_KEY] = Note(
@@ -174,20 +176,3 @@ def sweep(store_root: Path, *, project: Path, count: int, size_bytes: int) -> se
 def file_name(text: str) -> str:
     """Return a text as a part of a file's name."""
     return re.sub(r"[^\w.-]+", "_", text)[:60].strip("_")
-
-
-def _properties(containers: list[Container], failure: Failure | None) -> list[tuple[str, object]]:
-    """Return what JUnit gets."""
-    images = dict.fromkeys(each.built.name for each in containers)
-    properties: list[tuple[str, object]] = [("rootfs_image", ", ".join(images))]
-    if failure is not None:
-        properties.append(("rootfs_failure", failure.id))
-        peaks = [peak for each in failure.containers if (peak := _peak(each.stats)) is not None]
-        if peaks:
-            properties.append(("rootfs_memory_peak", max(peaks)))
-    return properties
-
-
-def _peak(stats: Mapping[str, object]) -> int | None:
-    peak = stats.get("memory_peak_bytes")
-    return peak if isinstance(peak, int) else None

@@ -20,6 +20,7 @@ from pytest_rootfs.cli.output import (
 )
 from pytest_rootfs.cli.sessions import find_failure, open_store
 from pytest_rootfs.cli.verbs import Verb, add_failure, add_json
+from pytest_rootfs.failure_record import FILE
 from pytest_rootfs.failures import Failure, Failures, KeptContainer
 from pytest_rootfs.settings import shown_size
 
@@ -90,7 +91,7 @@ def _show(args: argparse.Namespace) -> int:
 def _added_files(failure: Failure) -> list[Path]:
     if failure.folder is None:
         return []
-    return sorted(path for path in failure.folder.iterdir() if path.name != "failure.json")
+    return sorted(path for path in failure.folder.iterdir() if path.name != FILE)
 
 
 def _show_container(kept: KeptContainer, *, alone: bool) -> None:

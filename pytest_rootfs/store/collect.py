@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +58,8 @@ def gc(
     with locked(store.root / "locks" / "gc.lock", label="collects what nothing refers to"):
         results = _drop_results(store, retention_s)
         wanted = wanted_digests(store)
-        blobs = sum(1 for _ in _take_blobs(store, wanted))
-        layers = sum(1 for _ in _take_layers(store, wanted))
+        blobs = _take_blobs(store, wanted)
+        layers = _take_layers(store, wanted)
         shrunk = None
         if size_bytes is not None:
             shrunk = shrink(store, size_bytes, functools.partial(_take, store))
@@ -89,20 +89,26 @@ def _drop_results(store: Store, retention_s: float) -> int:
     return count
 
 
-def _take_blobs(store: Store, wanted: set[str]) -> Iterator[str]:
+def _take_blobs(store: Store, wanted: set[str]) -> int:
+    """Move unwanted blobs to the trash; return how many."""
+    count = 0
     for path in (store.root / "blobs" / ALGORITHM).iterdir():
         if f"{ALGORITHM}:{path.name}" not in wanted:
             _take(store, path)
-            yield path.name
+            count += 1
+    return count
 
 
-def _take_layers(store: Store, wanted: set[str]) -> Iterator[str]:
+def _take_layers(store: Store, wanted: set[str]) -> int:
+    """Move unwanted unpacked layers to the trash; return how many."""
+    count = 0
     for path in (store.root / "layers").glob("*/*"):
         # the runtime keeps the rw layers of living containers here, too, under other names
         digest = f"{ALGORITHM}:{path.name}"
         if is_digest(digest) and digest not in wanted:
             _take(store, path)
-            yield path.name
+            count += 1
+    return count
 
 
 def _take(store: Store, path: Path) -> None:
