@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_rootfs.settings import escaped
+from pytest_rootfs.settings import escaped, short_digest
 
 if TYPE_CHECKING:
     from pytest_rootfs.failure_record import KeptContainer
@@ -43,7 +43,7 @@ def header(
     limit_gap: str = "",
 ) -> str:
     """Return the line for the head of pytest's report; a gap says what is missing, and why."""
-    shown = f"{digest[: len('sha256:') + 12]}…" if digest else "not built yet"
+    shown = f"{short_digest(digest)}…" if digest else "not built yet"
     image = f"image {images[0]} ({shown})" if len(images) == 1 else f"images {', '.join(images)}"
     ids = f"{mode} ({id_gap})" if id_gap else mode
     limits = "no cgroup" if cgroup == "none" else f"cgroup {cgroup}"
@@ -134,24 +134,27 @@ def _commands(kept: KeptContainer) -> Iterable[str]:
     for command in commands[-MAX_COMMANDS:]:
         argv = command["argv"]
         typed = argv if isinstance(argv, str) else shlex.join(map(str, argv))
-        yield f"$ {escaped(typed)}  [{_status(command)}]"
+        yield f"$ {escaped(typed)}  [{_ending_after(command)}]"
         tail = str(command.get("output_tail") or "").splitlines()
         if len(tail) > MAX_OUTPUT:
             yield "  …"
         yield from (f"  {escaped(line)}" for line in tail[-MAX_OUTPUT:])
 
 
-def _status(command: Entry) -> str:
+def _ending_after(command: Entry) -> str:
+    duration_s = command.get("duration_s")
+    return ending(command) if duration_s is None else f"{ending(command)}, {duration_s:.2f} s"
+
+
+def ending(command: Entry) -> str:
+    """Say how a command ended."""
     returncode = command.get("returncode")
     if command.get("timed_out"):
-        status = "timed out, killed"
-    elif returncode is None:
-        status = "still running"
-    elif returncode < 0:
-        from pytest_rootfs.errors import signal_name  # noqa: PLC0415  a failure only
+        return "timed out, killed"
+    if returncode is None:
+        return "still running"
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    from pytest_rootfs.errors import signal_name  # noqa: PLC0415  a failure only
 
-        status = f"killed by {signal_name(-returncode)}"
-    else:
-        status = f"exit status {returncode}"
-    duration_s = command.get("duration_s")
-    return status if duration_s is None else f"{status}, {duration_s:.2f} s"
+    return f"killed by {signal_name(-returncode)}"

@@ -23,7 +23,7 @@ from pytest_rootfs.runtime.plan import Plan
 from pytest_rootfs.runtime.records import KeptFiles
 from pytest_rootfs.runtime.session import Created, Session
 from pytest_rootfs.rw_files import RwFiles
-from pytest_rootfs.settings import shown_size
+from pytest_rootfs.settings import short_digest, shown_size
 from pytest_rootfs.snapshots import Snapshot
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.store import Store
@@ -133,7 +133,7 @@ class RwLayer:
             digest = below[-1] if below else digest
             size = self._store.blobs.size(digest)
         return Snapshot(
-            name=name or digest[7:19],
+            name=name or short_digest(digest).removeprefix("sha256:"),
             digest=digest,
             layers=(*container.built.layers, *added),
             added=added,
@@ -152,7 +152,7 @@ class RwLayer:
         digest = commits.write(self._store, built, packed.layer if packed.entries else None)
         if tag is not None:
             self._services.tag(digest, tag)
-        return Image(digest, title=tag or digest[:19])
+        return Image(digest, title=tag or short_digest(digest))
 
     def kill(self, container: Container, *, release: bool) -> None:
         """Kill every process; returns when the pid namespace is gone."""

@@ -1,4 +1,4 @@
-"""Parse the values that people type: sizes, counts, seconds; and the constants of every container.
+"""Parse the values that people type, write those that they read; constants of every container.
 
 Bad values raise `ValueError` with one sentence that names the key, the value and the accepted
 form; who asked (an option, a mark, a recipe) turns it into its own kind of error.
@@ -94,6 +94,11 @@ def shown_size(size_bytes: float) -> str:
             break
         size_bytes /= 1024
     return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+
+
+def short_digest(digest: str) -> str:
+    """Write a digest for a person, as Docker does: `sha256:` and twelve digits."""
+    return digest[: len("sha256:") + 12]
 
 
 def escaped(text: str) -> str:

@@ -48,7 +48,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "checking": {"fsck": "verify the store"},
     "images": {
-        "images": "list the images in the store",
+        "images": "list the images that can be named here",
         "build": "build an image",
     },
     "image_details": {
@@ -134,8 +134,8 @@ def _dispatch(arguments: list[str]) -> int:
     parser.add_argument(
         "--store",
         metavar="DIR",
-        help="the store (default: rootfs_store of the project's pytest "
-        "configuration, else $XDG_CACHE_HOME/pytest-rootfs)",
+        help="the store (default: rootfs_store of the project's pytest configuration, else "
+        "$PYTEST_ROOTFS_STORE, else $XDG_CACHE_HOME/pytest-rootfs)",
     )
     verb.configure(parser)
     try:

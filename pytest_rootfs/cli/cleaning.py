@@ -32,20 +32,20 @@ def _configure_rm(parser: argparse.ArgumentParser) -> None:
 def _rm(args: argparse.Namespace) -> int:
     if bool(args.wanted) == args.all:
         raise UsageError("give ids or names, or --all")
-    store = open_store(args)
-    failures = Failures(store)
-    if args.all:
-        ids = [failure.id for failure in failures.list(Path.cwd())]
-        tags: list[str] = []
-    else:  # all are looked up before the first is removed: `rm last last` is one failure
-        tags = [wanted for wanted in args.wanted if _is_tag(store, failures, wanted)]
-        ids = [_failure_id(failures, wanted) for wanted in args.wanted if wanted not in tags]
-    for tag in dict.fromkeys(tags):
-        store.refs.delete(tag)
-        print(tag)
-    for failure_id in dict.fromkeys(ids):
-        failures.remove(failure_id)
-        print(failure_id)
+    with open_store(args) as store:
+        failures = Failures(store)
+        if args.all:
+            ids = [failure.id for failure in failures.list(Path.cwd())]
+            tags: list[str] = []
+        else:  # all are looked up before the first is removed: `rm last last` is one failure
+            tags = [wanted for wanted in args.wanted if _is_tag(store, failures, wanted)]
+            ids = [_failure_id(failures, wanted) for wanted in args.wanted if wanted not in tags]
+        for tag in dict.fromkeys(tags):
+            store.refs.delete(tag)
+            print(tag)
+        for failure_id in dict.fromkeys(ids):
+            failures.remove(failure_id)
+            print(failure_id)
     return 0
 
 

@@ -6,18 +6,14 @@ An OCI archive is the whole failure: `import-failure` makes the same of it in an
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rootfs.cli.output import note
 from pytest_rootfs.cli.sessions import find_container, find_failure, open_store
-from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb, add_container, add_failure
+from pytest_rootfs.cli.targets import STDOUT, check_target, written
+from pytest_rootfs.cli.verbs import Verb, add_container, add_failure
 from pytest_rootfs.errors import RootfsError
 from pytest_rootfs.failure_archive import write_archive
 from pytest_rootfs.failure_start import require_files
@@ -44,24 +40,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    to_stdout = args.file == "-"
-    if to_stdout and sys.stdout.isatty():
-        raise UsageError("an archive is not for a terminal: give a FILE, or redirect the output")
-    if not to_stdout and not Path(args.file).absolute().parent.is_dir():
-        folder = Path(args.file).parent
-        raise NotFound(f"there is no folder {folder}", hint=f"make it first: mkdir -p {folder}")
+    check_target(args.file)
     with open_store(args) as store:
         failure = find_failure(store, args.failure)
         kept = find_container(failure, args.container)
         require_files(failure, kept)
         _require_portable(kept, args)
         name = f"localhost/pytest-rootfs:{failure.id}"
-        with _written(None if to_stdout else Path(args.file)) as target:
+        with written(args.file) as target:
             if args.format == "oci":
                 write_archive(store, failure, kept, target, name)
             else:
                 _write(store, kept, target, args.format, name)
-    if not to_stdout:
+    if args.file != STDOUT:
         note(f"{args.file}: {args.format}{'' if args.format == 'layer' else f', image {name}'}")
     return 0
 
@@ -82,30 +73,6 @@ def _write(store: Store, kept: KeptContainer, target: Path, kind: str, name: str
             shutil.copyfileobj(source, out, 1 << 20)
     else:
         export(store, kept.manifest, target, format="docker", name=name)
-
-
-@contextmanager
-def _written(file: Path | None) -> Iterator[Path]:
-    """Give a temporary name beside a file, which becomes the file at the end; None is stdout."""
-    folder = tempfile.mkdtemp(prefix=".pytest-rootfs-", dir=file.parent if file else None)
-    target = Path(folder, "archive")
-    try:
-        yield target
-        if file:
-            target.chmod(0o666 & ~_umask())
-            target.replace(file)
-        else:
-            with target.open("rb") as source:
-                shutil.copyfileobj(source, sys.stdout.buffer, 1 << 20)
-            sys.stdout.buffer.flush()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 VERBS = {

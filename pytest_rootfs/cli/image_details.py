@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any  # Any: JSON
 
 from pytest_rootfs.cli.output import note, print_json, print_table, safe
-from pytest_rootfs.cli.progress import SHORT_DIGEST
 from pytest_rootfs.cli.sessions import open_engine
 from pytest_rootfs.cli.verbs import NotFound, Verb, add_json
-from pytest_rootfs.settings import shown_size
+from pytest_rootfs.settings import short_digest, shown_size
 
 if TYPE_CHECKING:
     from pytest_rootfs.image.built import BuiltImage
@@ -55,7 +54,7 @@ def _inspect(args: argparse.Namespace) -> int:
         print(f"{key:<{width}}{safe(text)}")
     print()
     rows = [
-        [layer["diff_id"][:SHORT_DIGEST], shown_size(layer["size"]), _travels(layer)]
+        [short_digest(layer["diff_id"]), shown_size(layer["size"]), _travels(layer)]
         for layer in details["layers"]
     ]
     print_table(["layer", "size", "as it travels"], rows, right="size")
@@ -109,7 +108,7 @@ def _travels(layer: Json) -> str:
     if blob["digest"] == layer["diff_id"]:
         return ""
     kind = str(blob["mediaType"]).rpartition("tar")[2].lstrip("+.")
-    return f"{kind} {shown_size(blob['size'])} {str(blob['digest'])[:SHORT_DIGEST]}".strip()
+    return f"{kind} {shown_size(blob['size'])} {short_digest(str(blob['digest']))}".strip()
 
 
 def _history(args: argparse.Namespace) -> int:
@@ -122,7 +121,7 @@ def _history(args: argparse.Namespace) -> int:
         [
             str(row["created"] or ""),
             "" if row["size"] is None else shown_size(row["size"]),
-            str(row["layer"] or "")[:SHORT_DIGEST],
+            short_digest(str(row["layer"] or "")),
             str(row["created_by"] or row["comment"] or ""),
         ]
         for row in rows

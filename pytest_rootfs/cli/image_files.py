@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
-import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from pytest_rootfs.cli.output import note
 from pytest_rootfs.cli.progress import shown_progress
 from pytest_rootfs.cli.sessions import open_engine, open_store
-from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb
+from pytest_rootfs.cli.targets import STDOUT, check_target, written
+from pytest_rootfs.cli.verbs import UsageError, Verb
 from pytest_rootfs.settings import shown_size
 
 _FORMATS = ("oci", "docker", "dir")
@@ -65,26 +64,16 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    to_stdout = args.file == "-"
-    if to_stdout and args.format == "dir":
+    if args.format == "dir" and args.file == STDOUT:
         raise UsageError("a folder cannot be written to standard output: give a FILE")
-    if to_stdout and sys.stdout.isatty():
-        raise UsageError("an archive is not for a terminal: give a FILE, or redirect the output")
-    if not to_stdout and not Path(args.file).absolute().parent.is_dir():
-        raise NotFound(f"there is no folder {Path(args.file).parent}")
+    check_target(args.file)
     with open_engine(args) as engine:
         built = engine.builder.build(args.image)
-        with shown_progress(f"exporting {built.name}") as progress:
-            if to_stdout:
-                with tempfile.TemporaryDirectory(prefix="pytest-rootfs-") as folder:
-                    target = Path(folder, "archive")
-                    engine.builder.export(built, target, args.format, progress=progress)
-                    with target.open("rb") as source:
-                        shutil.copyfileobj(source, sys.stdout.buffer, 1 << 20)
-                sys.stdout.buffer.flush()
-            else:
-                engine.builder.export(built, Path(args.file), args.format, progress=progress)
-    if not to_stdout:
+        # the export of a file appears whole by itself
+        target = written(STDOUT) if args.file == STDOUT else nullcontext(Path(args.file))
+        with shown_progress(f"exporting {built.name}") as progress, target as path:
+            engine.builder.export(built, path, args.format, progress=progress)
+    if args.file != STDOUT:
         note(f"{args.file}: {args.format}, image {built.name} ({built.digest})")
     return 0
 

@@ -12,7 +12,7 @@ from pytest_rootfs.cli.projects import find_project
 from pytest_rootfs.cli.sessions import open_engine
 from pytest_rootfs.cli.verbs import Verb, add_json
 from pytest_rootfs.errors import ImageError
-from pytest_rootfs.settings import shown_size
+from pytest_rootfs.settings import short_digest, shown_size
 from pytest_rootfs.store.locks import is_no_room
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _images(args: argparse.Namespace) -> int:
 def _built_cells(row: Row) -> list[str]:
     if row["layers"] is None:
         return ["broken" if row["error"] else "not built", "", ""]
-    digest = str(row["digest"] or "not portable")[:19]
+    digest = short_digest(str(row["digest"])) if row["digest"] else "not portable"
     return [digest, str(row["layers"]), shown_size(float(str(row["size"])))]
 
 
@@ -47,30 +47,21 @@ def _names(engine: Engine) -> Iterator[tuple[str, str]]:
     """Return every name that an image reference may be here, in the order of resolution."""
     from pytest_rootfs.image.references import (  # noqa: PLC0415  for this verb only
         BUILT_IN,
+        recipe_names,
         shipped_folder,
     )
 
     seen: set[str] = set()
     candidates = [
-        *((name, "recipe") for name in _recipes(find_project(Path.cwd()).image_folders)),
+        *((name, "recipe") for name in recipe_names(find_project(Path.cwd()).image_folders)),
         *((name, "tag") for name in engine.store.refs.list()),
-        *((name, "shipped") for name in _recipes((shipped_folder(),))),
+        *((name, "shipped") for name in recipe_names([shipped_folder()])),
         *((name, "built in") for name in sorted(BUILT_IN)),
     ]
     for name, kind in candidates:
         if name not in seen:
             seen.add(name)
             yield name, kind
-
-
-def _recipes(folders: tuple[Path, ...]) -> list[str]:
-    return sorted(
-        str(path.relative_to(folder).with_suffix(""))
-        for folder in folders
-        if folder.is_dir()
-        for path in folder.rglob("*.toml")
-        if path.is_file()
-    )
 
 
 def _row(engine: Engine, name: str, kind: str) -> Row:

@@ -21,7 +21,8 @@ from pytest_rootfs.cli.output import (
 from pytest_rootfs.cli.sessions import find_failure, open_store
 from pytest_rootfs.cli.verbs import Verb, add_failure, add_json
 from pytest_rootfs.failure_record import FILE
-from pytest_rootfs.failures import Failure, Failures, KeptContainer
+from pytest_rootfs.failures import Failure, Failures, KeptContainer, belongs
+from pytest_rootfs.report import ending
 from pytest_rootfs.settings import shown_size
 
 _SHOWN_CHANGES = 50
@@ -36,9 +37,10 @@ def _configure_failures(parser: argparse.ArgumentParser) -> None:
 
 
 def _failures(args: argparse.Namespace) -> int:
-    failures = Failures(open_store(args))
-    found = failures.list(None if args.all else Path.cwd())
-    damaged = failures.damaged()
+    with open_store(args) as store:
+        failures = Failures(store)
+        every, damaged = failures.list(), failures.damaged()
+    found = [each for each in every if args.all or belongs(each, Path.cwd())]
     for name in damaged:
         note(f"{name} cannot be read; remove it with `pytest-rootfs rm {name}`")
     if args.json:
@@ -47,8 +49,8 @@ def _failures(args: argparse.Namespace) -> int:
         columns = ["id", "test", "when", "changes", "size", "time"]
         rows = [_row(failure) for failure in found]
         print_table(columns, rows, right="changes size")
-    elif not args.all and (others := failures.list()):
-        note(f"no failure of this project is kept; {len(others)} of others: --all lists them")
+    elif every:
+        note(f"no failure of this project is kept; {len(every)} of others: --all lists them")
     elif not damaged:
         print("no failures are kept here")
     return 0
@@ -70,7 +72,8 @@ def _summary(failure: Failure) -> dict[str, object]:
 
 
 def _show(args: argparse.Namespace) -> int:
-    failure = find_failure(open_store(args), args.failure)
+    with open_store(args) as store:
+        failure = find_failure(store, args.failure)
     if args.json:
         print_json(failure.to_json())
         return 0
@@ -147,22 +150,13 @@ def _show_commands(kept: KeptContainer) -> None:
     for command in kept.commands[-_SHOWN_COMMANDS:]:
         argv = command["argv"]
         text = argv if isinstance(argv, str) else shlex.join(argv)
-        status = _status(command["returncode"], timed_out=bool(command.get("timed_out")))
         colour = "green" if command["returncode"] == 0 else "red"
         print(f"  $ {safe(text)}{_before(command)}")
         duration_s = command["duration_s"]
         after = "" if duration_s is None else f" after {duration_s:.3f} s"
-        print(f"    {painted(status, colour)}{after}")
+        print(f"    {painted(ending(command), colour)}{after}")
         if tail := str(command.get("output_tail") or ""):
             print(_indented(tail, "    | "))
-
-
-def _status(returncode: int | None, *, timed_out: bool) -> str:
-    if timed_out:
-        return "timed out"
-    if returncode is None:
-        return "still running"
-    return f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
 
 
 def _show_processes(kept: KeptContainer) -> None:

@@ -6,28 +6,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pytest_rootfs.cli.output import note
+from pytest_rootfs.settings import short_digest
 
 if TYPE_CHECKING:
     import rich.progress
 
-SHORT_DIGEST = 19
-"""`sha256:` and twelve digits, as Docker shows them."""
-
-
-class Progress(Protocol):
-    """Who is told how a copy gets on; `store.imports` and `store.exports` ask for it."""
-
-    def begin(self, layers: int) -> None:
-        """Say how many layers there are."""
-
-    def layer(self, digest: str, *, size: int | None, is_known: bool) -> None:
-        """Say which comes next, how large it is, and whether it need not be copied."""
-
-    def advance(self, size: int) -> None:
-        """Say that more bytes of it were copied."""
+    from pytest_rootfs.store.imports import Progress
 
 
 @contextmanager
@@ -86,7 +73,7 @@ class _Bars:
         self.finish()
         self._number += 1
         known = ", in the store" if is_known else ""
-        text = f"{self._number}/{self._layers} {digest[:SHORT_DIGEST]}{known}"
+        text = f"{self._number}/{self._layers} {short_digest(digest)}{known}"
         self._current = self._bars.add_task(text, total=0 if is_known else size)
 
     def advance(self, size: int) -> None:

@@ -39,11 +39,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _rerun(args: argparse.Namespace) -> int:
-    store = open_store(args)
-    try:
+    with open_store(args) as store:
         failure = find_failure(store, args.failure)
-    finally:
-        store.close()
     if args.from_failure:
         require_files(failure, failure.main)
     if not os.path.isdir(failure.rootdir):

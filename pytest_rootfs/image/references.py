@@ -11,7 +11,7 @@ import difflib
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from pytest_rootfs.errors import ArchiveRejected, ImageError, ImageNotFound, Rec
 from pytest_rootfs.image.description import FOREIGN_SCHEMES, HOST, SCRATCH, Image
 from pytest_rootfs.image.recipes import read_recipe
 from pytest_rootfs.image.steps import CopyStep
+from pytest_rootfs.settings import short_digest
 
 MANIFEST = re.compile(r"sha256:[0-9a-f]{64}")
 LATER_SCHEMES = ("registry",)
@@ -111,7 +112,7 @@ class _Resolver:
             asked = replace(self, hook=None) if image.reference == reference else self
             return asked.flatten(image, stack)
         if MANIFEST.fullmatch(reference):
-            return Image(reference, title=reference[:19])
+            return Image(reference, title=short_digest(reference))
         scheme, colon, rest = reference.partition(":")
         if colon and scheme in SCHEMES:
             return _from_scheme(scheme, rest, self.base)
@@ -158,7 +159,7 @@ class _Resolver:
             return RecipeError(
                 f"recipe {circle[0]}: recipes refer to each other in a circle: {chain}"
             )
-        names = sorted({*self._names(self.folders), *self.store.refs.list(), *_shipped_names()})
+        names = sorted({*recipe_names(self.folders), *self.store.refs.list(), *_shipped_names()})
         near = difflib.get_close_matches(reference, names, n=3)
         looked = [*(f"{folder}/*.toml" for folder in self.folders), "tags of the store", "shipped"]
         known = f"known here: {', '.join(names)}"
@@ -169,12 +170,16 @@ class _Resolver:
             hint=f"did you mean {' or '.join(map(repr, near))}? {known}" if near else known,
         )
 
-    @staticmethod
-    def _names(folders: Iterable[Path]) -> Iterator[str]:
-        for folder in folders:
-            for path in folder.rglob("*.toml") if folder.is_dir() else ():
-                if path.is_file():
-                    yield str(path.relative_to(folder).with_suffix(""))
+
+def recipe_names(folders: Iterable[Path]) -> list[str]:
+    """Return the names of the recipes in folders, sorted."""
+    return sorted(
+        str(path.relative_to(folder).with_suffix(""))
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.rglob("*.toml")
+        if path.is_file()
+    )
 
 
 def shipped_folder() -> Path:
@@ -184,7 +189,7 @@ def shipped_folder() -> Path:
 
 
 def _shipped_names() -> set[str]:
-    return {path.stem for path in shipped_folder().glob("*.toml")} | set(BUILT_IN)
+    return {*recipe_names([shipped_folder()]), *BUILT_IN}
 
 
 def _from_scheme(scheme: str, rest: str, base: Path) -> Image:

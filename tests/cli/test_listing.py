@@ -110,7 +110,7 @@ def test_show_tells_what_happened(call: Call, make: Make) -> None:
         "$ sh -c 'exit 3'",
         "exit status 3",
         "| oops",
-        "killed by signal 9",
+        "killed by SIGKILL",
         "sleep 9",
         "changes (2)",
         "A /etc/app\\x1b[31m.conf",
