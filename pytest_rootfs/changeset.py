@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pytest_rootfs import golden
+from pytest_rootfs.globs import translate
 from pytest_rootfs.golden import GoldenFolder
 from pytest_rootfs.settings import escaped
 
@@ -164,43 +165,3 @@ class _Rule:
 
     def __str__(self) -> str:
         return escaped(self._pattern) + (f" ({self._kind})" if self._kind else "")
-
-
-def translate(pattern: str) -> str:
-    """Return the regular expression of a path glob: `*` and `?` stop at `/`, `**` does not.
-
-    `dir/**` matches everything below `dir`, not `dir` itself.
-    """
-    expression = ""
-    position = 0
-    while position < len(pattern):
-        if pattern.startswith("**/", position):
-            expression += "(?:.*/)?"
-            position += 3
-        elif pattern.startswith("**", position):
-            expression += ".*"
-            position += 2
-        elif pattern[position] == "*":
-            expression += "[^/]*"
-            position += 1
-        elif pattern[position] == "?":
-            expression += "[^/]"
-            position += 1
-        elif pattern[position] == "[" and (end := pattern.find("]", position + 2)) > 0:
-            expression += _one_of(pattern[position + 1 : end])
-            position = end + 1
-        else:
-            expression += re.escape(pattern[position])
-            position += 1
-    return f"(?s:{expression})"
-
-
-def _one_of(choice: str) -> str:
-    """Return the expression for what stands in brackets; it never matches a slash."""
-    sign = "^" if choice[0] == "!" else ""
-    escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", choice.removeprefix("!"))
-    try:
-        re.compile(f"[{sign}{escaped}]")
-    except re.error:  # a range that runs backwards
-        return re.escape(f"[{choice}]")
-    return f"(?!/)[{sign}{escaped}]"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rootfs.changeset import Change, Changes, translate
+from pytest_rootfs.changeset import Change, Changes
+from pytest_rootfs.globs import translate
 
 NAMES = st.text(st.characters(blacklist_characters="/*?[]\0", codec="utf-8"), min_size=1)
 
@@ -101,6 +102,8 @@ def test_ignored_are_left_out(changes: Changes) -> None:
         ("/a[!x]b", "/a/b", False),
         ("/[", "/[", True),
         ("/[]]", "/]", True),
+        ("/[!]a]", "/b", True),
+        ("/[!]a]", "/]", False),
         ("/[^a]", "/^", True),
         ("/[^a]", "/b", False),
         ("/a[+-9]b", "/a/b", False),

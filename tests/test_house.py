@@ -27,7 +27,7 @@ CODE = sorted(
     path for top in ("pytest_rootfs", "fixtures", "images") for path in (ROOT / top).rglob("*.py")
 )
 LAYERS = [  # lowest first; a module imports from layers below its own, and from its own folder
-    {"errors", "settings"},
+    {"errors", "settings", "globs"},
     {"kernel"},
     {"secret_values", "golden"},
     {"changeset", "snapshots", "textdiff", "options"},

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_rootfs.errors import RecipeError
+from pytest_rootfs.image.globs import compile_globs
 from pytest_rootfs.image.steps import (
     ConfigStep,
     CopyStep,
@@ -92,13 +93,15 @@ class Image:
         text = os.fspath(source)
         if not isinstance(text, str) or not text or "\0" in text:
             raise RecipeError(f"copy: source={source!r} is not a path of the host")
+        ignored = checked_words("copy", "ignore", ignore)
+        compile_globs(ignored)  # refuses what is no glob
         return self.with_step(
             CopyStep(
                 source=os.path.abspath(text),
                 target=checked_path("copy", "target", target, is_folder_allowed=True),
                 mode=checked_mode("copy", mode),
                 owner=checked_owner("copy", owner),
-                ignore=checked_words("copy", "ignore", ignore),
+                ignore=ignored,
             )
         )
 

@@ -1,4 +1,4 @@
-"""Match paths against globs: `*` and `?` within a name, `**` across folders, `[a-z]`."""
+"""Say what a copy leaves out: `*` and `?` within a name, `**` across folders, `[a-z]`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pytest_rootfs.errors import RecipeError
+from pytest_rootfs.globs import bracket
 
 
 def compile_globs(globs: Sequence[str]) -> re.Pattern[str] | None:
@@ -46,12 +47,11 @@ def _component(part: str) -> str:
         elif char == "?":
             pattern += "[^/]"
         elif char == "[":
-            end = part.find("]", position + 1)
-            if end < 0:
+            found = bracket(part, position - 1, negations=("!", "^"))  # as Docker has it
+            if found is None:
                 raise RecipeError(f"ignore: {part!r} has a `[` without `]`")
-            body = part[position:end].replace("\\", "\\\\")
-            pattern += f"[^/{body[1:]}]" if body[0] in "!^" else f"[{body}]"
-            position = end + 1
+            choice, position = found
+            pattern += choice
         else:
             pattern += re.escape(char)
     return pattern

@@ -116,6 +116,7 @@ def test_run_keeps_the_form_of_its_command() -> None:
         (lambda image: image.copy("", "/x"), "source='' is not a path"),
         (lambda image: image.copy("x", "y"), "target='y' is not absolute"),
         (lambda image: image.copy("x", "/y", ignore="*.pyc"), "ignore='*.pyc' is not a list"),
+        (lambda image: image.copy("x", "/y", ignore=["a[b"]), "'a[b' has a `[` without `]`"),
         (lambda image: image.add_binary("git"), "path='git' is not absolute"),
         (lambda image: image.run(""), "command='' is empty"),
         (lambda image: image.run([]), "command=[] is empty"),

@@ -33,6 +33,15 @@ from pytest_rootfs.image.globs import compile_globs
         ("[!ab]c", "dc", True),
         ("a.c", "abc", False),
         ("*", "x\ny", True),
+        ("[^ab]c", "dc", True),
+        ("[[^a]c", "^c", True),
+        ("[!]a]", "b", True),
+        ("[!]a]", "]", False),
+        ("[[:x]", ":", True),
+        ("[a&&b]", "&", True),
+        ("[z-a]", "[z-a]", True),
+        ("[!a]", "x/b", True),
+        ("x[!a]b", "x/b", False),
     ],
 )
 def test_glob_matches(glob: str, path: str, *, is_match: bool) -> None:
@@ -42,7 +51,7 @@ def test_glob_matches(glob: str, path: str, *, is_match: bool) -> None:
     assert bool(pattern.fullmatch(path)) is is_match
 
 
-@pytest.mark.parametrize("glob", ["!keep", "", "/", "a[b"])
+@pytest.mark.parametrize("glob", ["!keep", "", "/", "a[b", "[!]"])
 def test_unusable_glob_is_refused(glob: str) -> None:
     with pytest.raises(RecipeError, match="ignore: "):
         compile_globs([glob])
