@@ -7,10 +7,7 @@ and find it done. Content steps are written by this process; commands run in a c
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -20,24 +17,22 @@ from pathlib import Path
 from typing import Protocol
 
 from pytest_rootfs.bases import find_base
+from pytest_rootfs.content_layers import ContentLayers
 from pytest_rootfs.errors import BuildFailed, ImageError, RecipeError
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.built import BuiltImage, chain_id
 from pytest_rootfs.image.config import ImageConfig
 from pytest_rootfs.image.description import HOST, SCRATCH
-from pytest_rootfs.image.index import ImageIndex, Row, row_of
+from pytest_rootfs.image.gathering import Gatherer, digest_if_unchanged, memory_of, reads_host
 from pytest_rootfs.image.placing import place
 from pytest_rootfs.image.references import Hook, check_tag, flatten
-from pytest_rootfs.image.scanning import Gatherer, digest_if_unchanged, memory_of, reads_host
 from pytest_rootfs.image.steps import ConfigStep, ContentStep, RunStep, Step
-from pytest_rootfs.image.trees import TreeEntry, entry_pieces
 from pytest_rootfs.settings import SOURCE_DATE_EPOCH
 from pytest_rootfs.store import oci
 from pytest_rootfs.store.blobs import Descriptor
-from pytest_rootfs.store.entries import ROOT
+from pytest_rootfs.store.caches import key_of
 from pytest_rootfs.store.probes import repair_of
 from pytest_rootfs.store.store import Store
-from pytest_rootfs.store.tar import Entry, TarWriter, read_entries
 from pytest_rootfs.store.tar_writer import ASSEMBLY
 
 KEY_FORMAT = 1
@@ -120,6 +115,7 @@ class Builder:
         self._hook = hook
         self._base = base
         self._tell = tell
+        self._contents = ContentLayers(store)
         self._memo: dict[Image, BuiltImage] = {}
         self._lock = threading.RLock()
         # What a command makes of the host's files today says nothing about tomorrow.
@@ -266,10 +262,11 @@ class Builder:
                 _log.debug("%s: left out: %s", step.verb, reason)
             key = _key(progress, step.canonical(), tree.digest)
             if progress.is_host or (found := self._cached(key)) is None:
-                found = _Found(layer=self._written(place(step, tree, self._index(progress))))
+                view = self._contents.view(progress.diff_ids, is_host=progress.is_host)
+                found = _Found(layer=self._contents.write(place(step, tree, view)))
                 self._remember(key, found.layer)
             if reads_host(step) and tree.is_settled:
-                self._store.cache.put(_hash("memory", repr(step)), memory_of(tree))
+                self._store.cache.put(key_of("memory", repr(step)), memory_of(tree))
             return found.layer
 
     def _found(self, progress: _Progress, step: ContentStep) -> _Found | None:
@@ -277,7 +274,7 @@ class Builder:
         if progress.is_host:
             return None  # where things are placed depends on the host's folders of today
         if reads_host(step):
-            digest = digest_if_unchanged(self._store.cache.get(_hash("memory", repr(step))))
+            digest = digest_if_unchanged(self._store.cache.get(key_of("memory", repr(step))))
         else:
             digest = Gatherer().gather(step).digest
         return self._cached(_key(progress, step.canonical(), digest)) if digest else None
@@ -299,40 +296,6 @@ class Builder:
         size = self._store.blobs.size(diff_id)
         return Descriptor(digest=diff_id, size=size, media_type=oci.LAYER_TYPE)
 
-    def _written(self, entries: list[TreeEntry]) -> Descriptor | None:
-        """Write the layer of a content step; `None` when there is nothing to write."""
-        if not entries:
-            return None
-        with self._store.blobs.new() as blob:
-            tar = TarWriter(blob.write)
-            for entry in entries:
-                is_file = entry.kind == "file"
-                tar.add(_tar_entry(entry), entry_pieces(entry) if is_file else None)
-            tar.close()
-            layer = blob.commit(oci.LAYER_TYPE)
-        self._put_rows(layer.digest, [row_of(entry) for entry in entries])
-        return layer
-
-    def _index(self, progress: _Progress) -> ImageIndex:
-        index = ImageIndex(is_host=progress.is_host)
-        for diff_id in progress.diff_ids:
-            index.apply(self._rows(diff_id))
-        return index
-
-    def _rows(self, diff_id: str) -> list[Row]:
-        """Return what a layer holds; remembered, or else read from its archive."""
-        remembered = self._store.cache.get(_hash("rows", diff_id))
-        if remembered is not None:
-            return [tuple(row) for row in json.loads(str(remembered["rows"]))]
-        with self._store.blobs.verified(diff_id) as file:
-            rows = [_row_of_archive(entry) for entry, _ in read_entries(file)]
-        self._put_rows(diff_id, rows)
-        return rows
-
-    def _put_rows(self, diff_id: str, rows: list[Row]) -> None:
-        # As ASCII: file names that are not UTF-8 are no valid text in a JSON file.
-        self._store.cache.put(_hash("rows", diff_id), {"rows": json.dumps(rows)})
-
     def _locked(self, key: str, step: Step) -> AbstractContextManager[None]:
         return self._store.lock(f"step-{key}", doing=f"builds {step.shown()}", tell=self._tell)
 
@@ -350,7 +313,7 @@ class Builder:
     def _manifest_digest(self, progress: _Progress) -> str:
         """Store manifest and config, unless they are; writing them anew costs two syncs."""
         config = progress.config.as_oci()
-        key = _hash("image", oci.platform(), progress.diff_ids, config, progress.history)
+        key = key_of("image", oci.platform(), progress.diff_ids, config, progress.history)
         remembered = self._store.cache.get(key)
         if remembered is not None and self._store.blobs.has(str(remembered["manifest"])):
             return str(remembered["manifest"])
@@ -362,27 +325,4 @@ class Builder:
 
 
 def _key(progress: _Progress, *parts: object) -> str:
-    return _hash("step", KEY_FORMAT, ASSEMBLY, SOURCE_DATE_EPOCH, progress.chain_id, *parts)
-
-
-def _hash(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _tar_entry(entry: TreeEntry) -> Entry:
-    return Entry(
-        name=entry.path or ROOT,
-        kind=entry.kind,
-        mode=entry.mode,
-        uid=entry.owner[0],
-        gid=entry.owner[1],
-        size=entry.size,
-        mtime=SOURCE_DATE_EPOCH,
-        linkname=entry.linkname,
-    )
-
-
-def _row_of_archive(entry: Entry) -> Row:
-    name = b"" if entry.name == ROOT else entry.name
-    owner = (entry.uid, entry.gid)
-    return (os.fsdecode(name), entry.kind, entry.mode, *owner, os.fsdecode(entry.linkname))
+    return key_of("step", KEY_FORMAT, ASSEMBLY, SOURCE_DATE_EPOCH, progress.chain_id, *parts)

@@ -32,7 +32,7 @@ LAYERS = [  # lowest first; a module imports from layers below its own, and from
     {"secret_values", "golden"},
     {"changeset", "snapshots", "textdiff", "options"},
     {"image", "store", "runtime"},
-    {"bases"},
+    {"bases", "content_layers"},
     {"builder", "commits"},
     {"rw_files", "enforcement"},
     {"rw_layers", "build_steps", "unpacking"},

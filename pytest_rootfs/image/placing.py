@@ -11,21 +11,21 @@ import os
 from dataclasses import replace
 
 from pytest_rootfs.errors import RecipeError
-from pytest_rootfs.image.index import ImageIndex, Node
 from pytest_rootfs.image.steps import ContentStep, CopyStep, LayoutStep
 from pytest_rootfs.image.trees import Tree, TreeEntry
+from pytest_rootfs.image.view import ImageView, Node
 
 ROOT_NODE = Node("dir", 0o755, 0, 0)
 
 
-def place(step: ContentStep, tree: Tree, index: ImageIndex) -> list[TreeEntry]:
+def place(step: ContentStep, tree: Tree, view: ImageView) -> list[TreeEntry]:
     """Return the entries of the step's layer, parents first, depth first in byte order.
 
-    Empty when the step changes nothing. `index` is the image below, and afterwards the image
+    Empty when the step changes nothing. `view` is the image below, and afterwards the image
     with the step.
     """
-    target = _copy_target(step, tree, index) if isinstance(step, CopyStep) else b""
-    placement = _Placement(index, sets_folders=isinstance(step, LayoutStep))
+    target = _copy_target(step, tree, view) if isinstance(step, CopyStep) else b""
+    placement = _Placement(view, sets_folders=isinstance(step, LayoutStep))
     for entry in tree.entries:
         path = b"/".join(part for part in (target, entry.path) if part)
         if entry.kind == "dir":
@@ -35,13 +35,13 @@ def place(step: ContentStep, tree: Tree, index: ImageIndex) -> list[TreeEntry]:
     return placement.entries()
 
 
-def _copy_target(step: CopyStep, tree: Tree, index: ImageIndex) -> bytes:
+def _copy_target(step: CopyStep, tree: Tree, view: ImageView) -> bytes:
     """Return where a copy lands, as `COPY` of a Containerfile decides it."""
     target = _relative(step.target)
     is_folder = bool(tree.entries) and tree.entries[0].kind == "dir"
     if is_folder:
         return target
-    node = index.get(index.resolve(target))
+    node = view.get(view.resolve(target))
     goes_inside = step.target.endswith(("/", "/.")) or (node is not None and node.kind == "dir")
     return b"/".join(part for part in (target, tree.basename) if part) if goes_inside else target
 
@@ -51,15 +51,15 @@ def _relative(path: str) -> bytes:
 
 
 class _Placement:
-    def __init__(self, index: ImageIndex, *, sets_folders: bool) -> None:
-        self._index = index
+    def __init__(self, view: ImageView, *, sets_folders: bool) -> None:
+        self._view = view
         self._sets_folders = sets_folders
         self._placed: dict[bytes, TreeEntry] = {}
 
     def put_folder(self, path: bytes, entry: TreeEntry) -> None:
-        path = self._index.resolve(path)
+        path = self._view.resolve(path)
         self._check_parents(path)
-        before = self._index.get(path) if path else ROOT_NODE
+        before = self._view.get(path) if path else ROOT_NODE
         if before is not None and before.kind != "dir":
             raise RecipeError(
                 f"cannot put a folder at /{os.fsdecode(path)}: it is a {before.kind} in the image"
@@ -69,10 +69,10 @@ class _Placement:
 
     def put_other(self, path: bytes, entry: TreeEntry) -> None:
         folder, _, name = path.rpartition(b"/")
-        folder = self._index.resolve(folder)
+        folder = self._view.resolve(folder)
         path = b"/".join(part for part in (folder, name) if part)
         self._check_parents(path)
-        before = self._index.get(path)
+        before = self._view.get(path)
         if not path or (before is not None and before.kind == "dir"):
             raise RecipeError(
                 f"cannot put a {entry.kind} at /{os.fsdecode(path)}: it is a folder in the image"
@@ -92,11 +92,11 @@ class _Placement:
 
     def _put(self, path: bytes, entry: TreeEntry) -> None:
         self._placed[path] = replace(entry, path=path)
-        self._index.put(path, _node(entry))
+        self._view.put(path, _node(entry))
 
     def _check_parents(self, path: bytes) -> None:
         for parent in _parents(path):
-            node = self._index.get(parent) if parent else ROOT_NODE
+            node = self._view.get(parent) if parent else ROOT_NODE
             if node is not None and node.kind != "dir":
                 raise RecipeError(
                     f"cannot put anything below /{os.fsdecode(parent)}: "
@@ -104,7 +104,7 @@ class _Placement:
                 )
 
     def _folder(self, path: bytes) -> TreeEntry:
-        node = self._index.get(path) or ROOT_NODE
+        node = self._view.get(path) or ROOT_NODE
         return TreeEntry(path=path, kind="dir", mode=node.mode, owner=(node.uid, node.gid))
 
 

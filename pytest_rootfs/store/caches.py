@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,11 @@ from pytest_rootfs.store.documents import canonical_json, write_atomically
 from pytest_rootfs.store.locks import is_no_room
 
 _KEY = re.compile(r"(?:sha256:)?[0-9a-f]{16,64}", re.ASCII)
+
+
+def key_of(*parts: object) -> str:
+    """Return the key of a step, of everything that it depends on, as JSON has it."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class StepCache:

@@ -11,7 +11,7 @@ import pytest
 from pytest_rootfs.errors import RecipeError
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.copying import gather_copy
-from pytest_rootfs.image.scanning import Gatherer, digest_if_unchanged, memory_of
+from pytest_rootfs.image.gathering import Gatherer, digest_if_unchanged, memory_of
 from pytest_rootfs.image.steps import CopyStep
 from pytest_rootfs.image.trees import Tree, entry_pieces
 

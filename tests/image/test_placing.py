@@ -8,11 +8,11 @@ import pytest
 
 from pytest_rootfs.errors import RecipeError
 from pytest_rootfs.image import Image
-from pytest_rootfs.image.index import ImageIndex, Row
+from pytest_rootfs.image.gathering import Gatherer
 from pytest_rootfs.image.placing import place
-from pytest_rootfs.image.scanning import Gatherer
 from pytest_rootfs.image.steps import ConfigStep, LayoutStep, RunStep
 from pytest_rootfs.image.trees import TreeEntry
+from pytest_rootfs.image.view import ImageView, Row
 
 
 def folder(path: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Row:
@@ -27,17 +27,17 @@ def plain(path: str) -> Row:
     return (path, "file", 0o644, 0, 0, "")
 
 
-def image_with(*rows: Row) -> ImageIndex:
-    index = ImageIndex()
-    index.apply(rows)
-    return index
+def image_with(*rows: Row) -> ImageView:
+    view = ImageView()
+    view.apply(rows)
+    return view
 
 
-def placed(image: Image, index: ImageIndex) -> list[TreeEntry]:
+def placed(image: Image, view: ImageView) -> list[TreeEntry]:
     entries: list[TreeEntry] = []
     for step in image.steps:
         assert not isinstance(step, (RunStep, ConfigStep))
-        entries += place(step, Gatherer().gather(step), index)
+        entries += place(step, Gatherer().gather(step), view)
     return entries
 
 
@@ -57,9 +57,9 @@ def test_all_parents_come_first() -> None:
 
 
 def test_parents_keep_their_attributes() -> None:
-    index = image_with(folder("", 0o711), folder("etc", 0o700, uid=5, gid=6))
+    view = image_with(folder("", 0o711), folder("etc", 0o700, uid=5, gid=6))
 
-    entries = placed(Image.scratch().file("/etc/x", ""), index)
+    entries = placed(Image.scratch().file("/etc/x", ""), view)
 
     assert listing(entries) == [
         ("", "dir", 0o711),
@@ -71,18 +71,18 @@ def test_parents_keep_their_attributes() -> None:
 
 @pytest.mark.parametrize("target", ["usr/bin", "/usr/bin", "../../usr/bin", "hop/../usr/bin"])
 def test_links_of_the_image_are_resolved(target: str) -> None:
-    index = image_with(folder("usr"), folder("usr/bin"), folder("hop"), link("bin", target))
+    view = image_with(folder("usr"), folder("usr/bin"), folder("hop"), link("bin", target))
 
-    entries = placed(Image.scratch().file("/bin/tool", ""), index)
+    entries = placed(Image.scratch().file("/bin/tool", ""), view)
 
     assert [entry.path for entry in entries] == [b"", b"usr", b"usr/bin", b"usr/bin/tool"]
 
 
 def test_link_loop_is_refused() -> None:
-    index = image_with(link("a", "b"), link("b", "a"))
+    view = image_with(link("a", "b"), link("b", "a"))
 
     with pytest.raises(RecipeError, match="too many levels of symbolic links"):
-        placed(Image.scratch().file("/a/x", ""), index)
+        placed(Image.scratch().file("/a/x", ""), view)
 
 
 def test_folder_contents_are_copied(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_existing_folder_keeps_its_attributes(tmp_path: Path) -> None:
 
 def test_identical_content_makes_no_layer() -> None:
     image = Image.scratch().file("/etc/x", "same")
-    index = image_with()
-    placed(image, index)
+    view = image_with()
+    placed(image, view)
 
-    assert placed(image, index) == []
+    assert placed(image, view) == []
 
 
 def test_order_is_depth_first(tmp_path: Path) -> None:
@@ -159,17 +159,17 @@ def test_file_below_file_is_refused() -> None:
 
 
 def test_whiteouts_uncover_nothing() -> None:
-    index = image_with(folder("etc", 0o700), plain("etc/x"), folder("opt"), plain("opt/y"))
-    index.apply([(".wh.etc", "file", 0, 0, 0, ""), ("opt/.wh..wh..opq", "file", 0, 0, 0, "")])
+    view = image_with(folder("etc", 0o700), plain("etc/x"), folder("opt"), plain("opt/y"))
+    view.apply([(".wh.etc", "file", 0, 0, 0, ""), ("opt/.wh..wh..opq", "file", 0, 0, 0, "")])
 
-    assert [index.get(path) for path in (b"etc", b"etc/x", b"opt/y")] == [None, None, None]
-    assert listing(placed(Image.scratch().file("/etc/x", ""), index))[1] == ("etc", "dir", 0o755)
+    assert [view.get(path) for path in (b"etc", b"etc/x", b"opt/y")] == [None, None, None]
+    assert listing(placed(Image.scratch().file("/etc/x", ""), view))[1] == ("etc", "dir", 0o755)
 
 
 def test_file_replaces_tree_in_view() -> None:
-    index = image_with(folder("a"), plain("a/b"), plain("a"))
+    view = image_with(folder("a"), plain("a/b"), plain("a"))
 
-    assert index.get(b"a/b") is None
+    assert view.get(b"a/b") is None
 
 
 def test_layout_is_private_where_it_must_be() -> None:
@@ -188,10 +188,10 @@ def test_layout_is_private_where_it_must_be() -> None:
     assert links[b"bin"] == b"usr/bin"
 
 
-def test_host_is_its_own_index() -> None:
-    index = ImageIndex(is_host=True)
+def test_host_is_its_own_view() -> None:
+    view = ImageView(is_host=True)
 
-    entries = placed(Image.host().file("/usr/new/x", ""), index)
+    entries = placed(Image.host().file("/usr/new/x", ""), view)
 
     assert [entry.path for entry in entries] == [b"", b"usr", b"usr/new", b"usr/new/x"]
-    assert index.get(b"no-such-folder/x") is None
+    assert view.get(b"no-such-folder/x") is None

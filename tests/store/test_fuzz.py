@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_rootfs.errors import ImageError
-from pytest_rootfs.image.index import ImageIndex
+from pytest_rootfs.image.view import ImageView
 from pytest_rootfs.store import oci
 from pytest_rootfs.store.documents import canonical_json, parse_json
 from pytest_rootfs.store.store import Store
@@ -253,11 +253,11 @@ names = st.lists(
     ),
     names,
 )
-def test_any_rows_make_an_index(rows: list[Any], asked: str) -> None:
-    index = ImageIndex()
+def test_any_rows_make_a_view(rows: list[Any], asked: str) -> None:
+    view = ImageView()
 
     def read() -> None:
-        index.apply(rows)
-        index.get(index.resolve(asked.encode("utf-8", "surrogateescape")))
+        view.apply(rows)
+        view.get(view.resolve(asked.encode("utf-8", "surrogateescape")))
 
     is_refused(read)

@@ -34,7 +34,7 @@ class Node:
     extra: bytes = b""
 
 
-class ImageIndex:
+class ImageView:
     """Answer what a path of an image is; the root is b"", no path starts with a slash."""
 
     def __init__(self, *, is_host: bool = False) -> None:
