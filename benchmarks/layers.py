@@ -36,7 +36,8 @@ import os, sys
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.store.layers import unpack
 from pytest_rootfs.store.packing import pack
-from pytest_rootfs.store.tar import Entry, TarWriter
+from pytest_rootfs.store.entries import Entry
+from pytest_rootfs.store.tar_writer import TarWriter
 
 size = 2 << 30
 chunk = bytes(range(1, 256)) * 4096

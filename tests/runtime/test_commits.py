@@ -14,7 +14,7 @@ from pytest_rootfs.errors import ImageError
 from pytest_rootfs.image import Image
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.store import oci
-from pytest_rootfs.store.tar import read_entries
+from pytest_rootfs.store.tar_reader import read_entries
 
 if TYPE_CHECKING:
     from conftest import Start

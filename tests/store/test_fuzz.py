@@ -18,7 +18,7 @@ from pytest_rootfs.image.view import ImageView
 from pytest_rootfs.store import oci
 from pytest_rootfs.store.documents import canonical_json, parse_json
 from pytest_rootfs.store.store import Store
-from pytest_rootfs.store.tar import read_entries
+from pytest_rootfs.store.tar_reader import read_entries
 
 pytestmark = pytest.mark.slow
 

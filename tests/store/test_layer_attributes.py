@@ -17,9 +17,11 @@ from overlays import Outcome, is_multi_id, outcome_of
 from snapshots import Snapshot, snapshot
 
 from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.store.entries import Entry
 from pytest_rootfs.store.layers import UnpackResult, unpack
 from pytest_rootfs.store.packing import pack
-from pytest_rootfs.store.tar import Entry, TarWriter, read_entries
+from pytest_rootfs.store.tar_reader import read_entries
+from pytest_rootfs.store.tar_writer import TarWriter
 
 pytestmark = needs("userns")
 

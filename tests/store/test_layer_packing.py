@@ -18,8 +18,9 @@ from overlays import Outcome, outcome_of
 
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.store.entries import Entry
 from pytest_rootfs.store.packing import pack
-from pytest_rootfs.store.tar import Entry, TarWriter
+from pytest_rootfs.store.tar_writer import TarWriter
 
 pytestmark = needs("userns")
 

@@ -27,7 +27,9 @@ from archives import (
 from features import needs
 
 from pytest_rootfs.errors import ArchiveRejected
-from pytest_rootfs.store.tar import Entry, TarWriter, read_entries
+from pytest_rootfs.store.entries import Entry
+from pytest_rootfs.store.tar_reader import read_entries
+from pytest_rootfs.store.tar_writer import TarWriter
 
 SAMPLE = (
     folder("."),

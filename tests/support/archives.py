@@ -6,7 +6,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from pytest_rootfs.store.tar import Entry, Kind, TarWriter, read_entries
+from pytest_rootfs.store.entries import Entry, Kind
+from pytest_rootfs.store.tar_reader import read_entries
+from pytest_rootfs.store.tar_writer import TarWriter
 
 Item = tuple[Entry, bytes]
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pytest_rootfs.builder import BuiltImage
 from pytest_rootfs.image.steps import RunStep
 from pytest_rootfs.store import oci
+from pytest_rootfs.store.entries import Entry
 from pytest_rootfs.store.store import Store
-from pytest_rootfs.store.tar import Entry, TarWriter
+from pytest_rootfs.store.tar_writer import TarWriter
 
 
 @dataclass

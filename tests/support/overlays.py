@@ -14,8 +14,8 @@ from snapshots import Snapshot, snapshot
 
 from pytest_rootfs.kernel import mounts, syscalls
 from pytest_rootfs.store.changes import ChangeRecord, PackResult, diff, pack
+from pytest_rootfs.store.entries import Entry
 from pytest_rootfs.store.layers import unpack
-from pytest_rootfs.store.tar import Entry
 
 Mutation = Callable[[], None]
 FLAGS = os.O_RDONLY | os.O_DIRECTORY
