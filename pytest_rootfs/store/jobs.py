@@ -11,15 +11,16 @@ import json
 import os
 import resource
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any, BinaryIO  # arguments and results are JSON
 
 from pytest_rootfs.kernel.trees import remove_tree_at
 from pytest_rootfs.store.changes import diff, digests, pack
 from pytest_rootfs.store.evidence import keep
+from pytest_rootfs.store.layer_paths import View
 from pytest_rootfs.store.layers import unpack
-from pytest_rootfs.store.lookups import Found, find
+from pytest_rootfs.store.lookups import find
 
 Arguments = dict[str, Any]
 _OPEN_FILES = 65536
@@ -126,15 +127,18 @@ def open_view(args: Arguments, fds: list[int]) -> dict[str, Any]:
     `mtime_ns`, `target`), is written to `out`; not that of a file with more than `max_bytes`.
     """
     out_fd, *layer_fds = fds
-    with ExitStack() as opened, os.fdopen(out_fd, "wb", closefd=False) as out:
-        found = find(_base_view(layer_fds), os.fsencode(str(args["path"])), opened)
-        return _written(found, args, out) if found is not None else {"type": None}
+    with os.fdopen(out_fd, "wb", closefd=False) as out:
+        return _read(_base_view(layer_fds), args, out)
 
 
-def _written(found: Found, args: Arguments, out: BinaryIO) -> dict[str, Any]:
-    if found.info.type != "file" or found.info.stat.st_size <= int(args["max_bytes"]):
-        out.writelines(found.content())
-    return found.as_json()
+def _read(view_fd: int, args: Arguments, out: BinaryIO) -> dict[str, Any]:
+    with closing(View(view_fd)) as view:
+        found = find(view, os.fsencode(str(args["path"])))
+        if found is None:
+            return {"type": None}
+        if found.info.type != "file" or found.info.stat.st_size <= int(args["max_bytes"]):
+            out.writelines(found.content())
+        return found.as_json()
 
 
 def open_changed(args: Arguments, fds: list[int]) -> dict[str, Any]:
@@ -143,12 +147,13 @@ def open_changed(args: Arguments, fds: list[int]) -> dict[str, Any]:
     The file is known to be there, so no deletion above hides it.
     """
     out_fd, *folder_fds = fds
-    with ExitStack() as opened, os.fdopen(out_fd, "wb", closefd=False) as out:
+    answer: dict[str, Any] = {"type": None}
+    with os.fdopen(out_fd, "wb", closefd=False) as out:
         for folder_fd in folder_fds:
-            found = find(folder_fd, os.fsencode(str(args["path"])), opened)
-            if found is not None:
-                return _written(found, args, out)
-    return {"type": None}
+            answer = _read(folder_fd, args, out)
+            if answer["type"] is not None:
+                break
+    return answer
 
 
 def _split(args: Arguments, layer_fds: Sequence[int]) -> tuple[Sequence[int], int]:

@@ -8,6 +8,7 @@ place inside the root.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from pytest_rootfs.store.entries import PATH_BYTES_MAX, ROOT, parent_of, rejected
@@ -18,8 +19,8 @@ LINKS_MAX = 40
 """As many links as Linux follows in one path (path_resolution(7))."""
 
 
-class Below:
-    """The merged view of the layers below one layer; -1 when it is the lowest."""
+class View:
+    """A merged view of layers, or a folder that is looked at like one; -1 where there is none."""
 
     def __init__(self, view_fd: int) -> None:
         self._folders = Folders(view_fd) if view_fd >= 0 else None
@@ -35,6 +36,12 @@ class Below:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return None if found is None or found.is_whiteout else found
+
+    def names(self, name: bytes) -> list[bytes]:
+        """Return what is listed in the folder `name`, which `look` has found, in byte order."""
+        if self._folders is None:
+            return []
+        return sorted(os.fsencode(each) for each in os.listdir(self._folders.open(name)))
 
     def content(self, name: bytes, info: FileInfo) -> Iterator[bytes]:
         """Yield the content of the file `name`, which `look` has found."""

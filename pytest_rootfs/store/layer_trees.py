@@ -16,7 +16,7 @@ from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, Kind, parent_of, rejected, shown
 from pytest_rootfs.store.file_info import FileInfo, inspect
 from pytest_rootfs.store.folders import Folders
-from pytest_rootfs.store.layer_paths import Below, Route, base_of, joined
+from pytest_rootfs.store.layer_paths import Route, View, base_of, joined
 from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.whiteouts import make_whiteout
 
@@ -28,7 +28,7 @@ class LayerTree:
     entry, and a deletion stays whether or not there is something to delete.
     """
 
-    def __init__(self, target_fd: int, below: Below | None, notes: Notes) -> None:
+    def __init__(self, target_fd: int, below: View | None, notes: Notes) -> None:
         self.folders = Folders(target_fd)
         self.below = below
         self.uses_below = False

@@ -19,7 +19,7 @@ from pytest_rootfs.store import attributes
 from pytest_rootfs.store.entries import ROOT, Entry, parent_of, rejected, shown
 from pytest_rootfs.store.file_info import FileInfo
 from pytest_rootfs.store.layer_files import FileMaker
-from pytest_rootfs.store.layer_paths import Below, base_of
+from pytest_rootfs.store.layer_paths import View, base_of
 from pytest_rootfs.store.layer_trees import LayerTree, entry_of
 from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.reading import Digesting, Readable
@@ -102,7 +102,7 @@ class _Unpacking:
     ) -> None:
         self.notes = Notes()
         self._limits = limits
-        self._below = None if below_fd is None else Below(below_fd)
+        self._below = None if below_fd is None else View(below_fd)
         self.tree = LayerTree(target_fd, self._below, self.notes)
         self._files = FileMaker(self.notes, squash_ids=squash_ids)
         self._skipped: set[bytes] = set()
