@@ -34,10 +34,11 @@ MEMORY_LIMIT_KB = 64 << 10
 MEMORY_PROGRAM = """
 import os, sys
 from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.store.entries import Entry
 from pytest_rootfs.store.layers import unpack
 from pytest_rootfs.store.packing import pack
-from pytest_rootfs.store.entries import Entry
 from pytest_rootfs.store.tar_writer import TarWriter
+from pytest_rootfs.store.uppers import Sides
 
 size = 2 << 30
 chunk = bytes(range(1, 256)) * 4096
@@ -73,7 +74,7 @@ class Archive:
 folder_fd = os.open(sys.argv[1], os.O_RDONLY)
 unpack(Archive(), folder_fd, squash_ids=True)
 with open(os.devnull, "wb") as out:
-    pack(folder_fd, -1, out)
+    pack(Sides(upper_fd=folder_fd), out)
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(status["VmHWM"].split()[0])
 """

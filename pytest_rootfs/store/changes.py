@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal  # Any: a record as JSON
 
 from pytest_rootfs.store.entries import ROOT
 from pytest_rootfs.store.file_info import FileState, FileType, read_chunks
 from pytest_rootfs.store.packing import PackResult, pack
-from pytest_rootfs.store.uppers import Difference, compare
+from pytest_rootfs.store.uppers import Difference, Sides, compare
 
 __all__ = ["ChangeRecord", "FileState", "PackResult", "diff", "digests", "pack", "record_of"]
 
@@ -55,25 +55,19 @@ class ContentDigest:
         return {"path": self.path, "sha256": self.sha256}
 
 
-def diff(
-    upper_fd: int, base_fd: int, *, hidden: Sequence[bytes] = (), between: Sequence[int] = ()
-) -> Iterator[ChangeRecord]:
-    """Yield what changed between the image (`base_fd`, -1 if it has no layer) and `upper_fd`.
+def diff(sides: Sides) -> Iterator[ChangeRecord]:
+    """Yield what changed, in the order of a layer archive, which is not that of paths.
 
-    `between` are layers on top of the image that count with `upper_fd`. A folder counts as modified
-    only when its own mode, owner or attributes changed. `hidden` paths and all below them are left
-    out. In the order of a layer archive, which is not that of paths.
+    A folder counts as modified only when its own mode, owner or attributes changed.
     """
-    for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
+    for found in compare(sides):
         if (record := record_of(found)) is not None:
             yield record
 
 
-def digests(
-    upper_fd: int, base_fd: int, *, hidden: Sequence[bytes] = (), between: Sequence[int] = ()
-) -> Iterator[ContentDigest]:
+def digests(sides: Sides) -> Iterator[ContentDigest]:
     """Yield the digest of every file that was added or modified; raises as `pack` does."""
-    for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
+    for found in compare(sides):
         if found.action == "same" or found.upper is None or found.upper.type != "file":
             continue
         content = hashlib.sha256()

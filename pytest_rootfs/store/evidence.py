@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TextIO
@@ -15,7 +14,7 @@ from typing import TextIO
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.store.changes import record_of
 from pytest_rootfs.store.packing import Packing, PackResult
-from pytest_rootfs.store.uppers import Difference, compare
+from pytest_rootfs.store.uppers import Difference, Sides, compare
 
 BUFFER_BYTES = 1 << 18
 
@@ -29,14 +28,7 @@ class Kept:
 
 
 def keep(
-    upper_fd: int,
-    base_fd: int,
-    changes: TextIO,
-    tar_fd: int | None,
-    *,
-    hidden: Sequence[bytes] = (),
-    max_bytes: int | None = None,
-    between: Sequence[int] = (),
+    sides: Sides, changes: TextIO, tar_fd: int | None, *, max_bytes: int | None = None
 ) -> Kept:
     """Write every change as a line to `changes`, and the layer to `tar_fd` if there is one.
 
@@ -45,7 +37,7 @@ def keep(
     """
     archive = None if tar_fd is None else _Archive(tar_fd, max_bytes)
     try:
-        for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
+        for found in compare(sides):
             if (record := record_of(found)) is not None:
                 line = {**record.as_json(), "changed_ns": found.changed_ns}
                 changes.write(json.dumps(line) + "\n")

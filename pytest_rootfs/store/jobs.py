@@ -21,6 +21,7 @@ from pytest_rootfs.store.evidence import keep
 from pytest_rootfs.store.layer_paths import View
 from pytest_rootfs.store.layers import unpack
 from pytest_rootfs.store.lookups import find
+from pytest_rootfs.store.uppers import Sides
 
 Arguments = dict[str, Any]
 _OPEN_FILES = 65536
@@ -57,10 +58,9 @@ def diff_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
     out_fd, upper_fd, *layer_fds = fds
     _allow_many_files()
     count = 0
-    between, base_fd = _split(args, layer_fds)
     with os.fdopen(out_fd, "w", encoding="ascii", closefd=False) as out:
         write = digests if args.get("digests") else diff
-        for record in write(upper_fd, base_fd, hidden=_hidden(args), between=between):
+        for record in write(_sides(args, upper_fd, layer_fds)):
             out.write(json.dumps(record.as_json()) + "\n")
             count += 1
     return {"changes": count}
@@ -73,16 +73,10 @@ def pack_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
     """
     out_fd, upper_fd, *layer_fds = fds
     _allow_many_files()
-    between, base_fd = _split(args, layer_fds)
+    sides = _sides(args, upper_fd, layer_fds)
     with os.fdopen(out_fd, "wb", buffering=1 << 18, closefd=False) as out:
         result = pack(
-            upper_fd,
-            base_fd,
-            out,
-            hidden=_hidden(args),
-            clamp_mtime=args.get("clamp_mtime"),
-            max_bytes=args.get("max_bytes"),
-            between=between,
+            sides, out, clamp_mtime=args.get("clamp_mtime"), max_bytes=args.get("max_bytes")
         )
     return asdict(result)
 
@@ -98,17 +92,9 @@ def keep_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
     tar_fd = rest.pop(0) if args["with_files"] else None
     upper_fd, *layer_fds = rest
     _allow_many_files()
-    between, base_fd = _split(args, layer_fds)
+    sides = _sides(args, upper_fd, layer_fds)
     with os.fdopen(changes_fd, "w", encoding="ascii", closefd=False) as changes:
-        kept = keep(
-            upper_fd,
-            base_fd,
-            changes,
-            tar_fd,
-            hidden=_hidden(args),
-            max_bytes=args.get("max_bytes"),
-            between=between,
-        )
+        kept = keep(sides, changes, tar_fd, max_bytes=args.get("max_bytes"))
     return asdict(kept)
 
 
@@ -156,10 +142,15 @@ def open_changed(args: Arguments, fds: list[int]) -> dict[str, Any]:
     return answer
 
 
-def _split(args: Arguments, layer_fds: Sequence[int]) -> tuple[Sequence[int], int]:
-    """Return the layers that count with the upper folder, and the view of those below."""
+def _sides(args: Arguments, upper_fd: int, layer_fds: Sequence[int]) -> Sides:
+    """Return what to compare: the first `between` layers count with the upper folder."""
     count = int(args.get("between", 0))
-    return layer_fds[:count], _base_view(layer_fds[count:])
+    return Sides(
+        upper_fd=upper_fd,
+        base_fd=_base_view(layer_fds[count:]),
+        between=layer_fds[:count],
+        hidden=[os.fsencode(str(path)) for path in args.get("hidden", ())],
+    )
 
 
 def _base_view(layer_fds: Sequence[int]) -> int:
@@ -167,10 +158,6 @@ def _base_view(layer_fds: Sequence[int]) -> int:
     from pytest_rootfs.kernel import mounts  # noqa: PLC0415  the store itself has no ctypes
 
     return mounts.overlay_view(layer_fds) if layer_fds else -1
-
-
-def _hidden(args: Arguments) -> list[bytes]:
-    return [os.fsencode(str(path)) for path in args.get("hidden", ())]
 
 
 def _allow_many_files() -> None:

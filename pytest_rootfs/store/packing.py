@@ -8,7 +8,6 @@ container sees: in an overlay those of the topmost layer count.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -22,7 +21,7 @@ from pytest_rootfs.store.layers import WHITEOUT
 from pytest_rootfs.store.notes import Notes
 from pytest_rootfs.store.sinks import Sink
 from pytest_rootfs.store.tar_writer import TarWriter
-from pytest_rootfs.store.uppers import Difference, compare
+from pytest_rootfs.store.uppers import Difference, Sides, compare
 
 _SILENT = (b"security.selinux", b"security.ima", b"security.evm")
 _NAMES_LISTED = 20
@@ -39,18 +38,14 @@ class PackResult:
 
 
 def pack(
-    upper_fd: int,
-    base_fd: int,
+    sides: Sides,
     out: BinaryIO,
     *,
-    hidden: Sequence[bytes] = (),
     clamp_mtime: int | None = None,
     max_bytes: int | None = None,
-    between: Sequence[int] = (),
 ) -> PackResult:
-    """Write the difference between `upper_fd` and the image (`base_fd`, or -1) to `out`.
+    """Write what differs to `out`.
 
-    `between` are layers on top of the image that count with `upper_fd`, as in `uppers.compare`.
     Times are whole seconds, at most `clamp_mtime`; whiteouts have time 0. Raises ArchiveRejected
     for files named `.wh.…`, which every reader of the layer would take for deletions, and for
     files that change while they are read, and before it writes more than `max_bytes`: a sparse file
@@ -59,7 +54,7 @@ def pack(
     """
     packing = Packing(out, clamp_mtime, max_bytes)
     try:
-        for found in compare(upper_fd, base_fd, hidden=hidden, between=between):
+        for found in compare(sides):
             packing.add(found)
         return packing.finish()
     finally:

@@ -31,6 +31,21 @@ Action = Literal["added", "modified", "deleted", "same"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """What is compared: open folders, which whoever opened them closes.
+
+    `base_fd` is the view of the image's layers, -1 for an image without any. `between` are unpacked
+    layers on top of the image, topmost first, that count with the upper folder. `hidden` paths, and
+    all below them, do not exist for the comparison.
+    """
+
+    upper_fd: int
+    base_fd: int = -1
+    between: Sequence[int] = ()
+    hidden: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """What became of one path (relative; the root is `b"."`).
 
@@ -55,17 +70,14 @@ class Difference:
         return self.path.rpartition(b"/")[2]
 
 
-def compare(
-    upper_fd: int, base_fd: int, *, hidden: Sequence[bytes], between: Sequence[int] = ()
-) -> Iterator[Difference]:
-    """Yield what differs between an upper folder and its base (-1: an image without layers).
+def compare(sides: Sides) -> Iterator[Difference]:
+    """Yield what differs, in the order of a layer archive.
 
-    `between` are unpacked layers, topmost first, that count with the upper folder. `hidden` paths,
-    and all below them, do not exist for the comparison. Raises ArchiveRejected for an upper folder
-    that this reads wrongly: one mounted with redirect_dir or metacopy on.
+    Raises ArchiveRejected for an upper folder that this reads wrongly: one mounted with
+    redirect_dir or metacopy on.
     """
-    comparison = _Comparison(frozenset(normalised(path) for path in hidden))
-    yield from comparison.run([upper_fd, *between], base_fd)
+    comparison = _Comparison(frozenset(normalised(path) for path in sides.hidden))
+    yield from comparison.run([sides.upper_fd, *sides.between], sides.base_fd)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from overlays import Outcome, outcome_of
 
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.store.changes import diff
+from pytest_rootfs.store.uppers import Sides
 
 pytestmark = needs("userns")
 
@@ -227,7 +228,8 @@ def test_unreadable_file_of_host_can_be_deleted(tmp_path: Path) -> None:
     os.mknod(tmp_path / "upper" / "secret", stat.S_IFCHR, 0)
 
     def job() -> list[tuple[str, str]]:
-        fds = [os.open(tmp_path / name, os.O_RDONLY) for name in ("upper", "base")]
-        return [(record.path, record.kind) for record in diff(*fds)]
+        upper_fd, base_fd = (os.open(tmp_path / name, os.O_RDONLY) for name in ("upper", "base"))
+        changes = diff(Sides(upper_fd=upper_fd, base_fd=base_fd))
+        return [(record.path, record.kind) for record in changes]
 
     assert in_user_namespace(job) == [("/secret", "deleted")]

@@ -22,6 +22,7 @@ from pytest_rootfs.store.layers import UnpackResult, unpack
 from pytest_rootfs.store.packing import pack
 from pytest_rootfs.store.tar_reader import read_entries
 from pytest_rootfs.store.tar_writer import TarWriter
+from pytest_rootfs.store.uppers import Sides
 
 pytestmark = needs("userns")
 
@@ -159,7 +160,7 @@ def test_L36_label_is_never_packed(tmp_path: Path) -> None:
     out = io.BytesIO()
     upper_fd = os.open(tmp_path, os.O_RDONLY)
 
-    result = pack(upper_fd, -1, out)
+    result = pack(Sides(upper_fd=upper_fd), out)
 
     os.close(upper_fd)
     assert entries(out.getvalue())["f"][0].xattrs == {}
@@ -198,7 +199,7 @@ def test_L38_device_is_packed(tmp_path: Path, kind: int, dev: tuple[int, int]) -
     out = io.BytesIO()
     upper_fd = os.open(tmp_path, os.O_RDONLY)
 
-    pack(upper_fd, -1, out)
+    pack(Sides(upper_fd=upper_fd), out)
 
     os.close(upper_fd)
     entry, _ = entries(out.getvalue())["n"]

@@ -24,6 +24,7 @@ from snapshots import Snapshot, as_mounted, snapshot, without_owners
 
 from pytest_rootfs.kernel import mounts
 from pytest_rootfs.store.packing import pack
+from pytest_rootfs.store.uppers import Sides
 
 pytestmark = [needs("userns", "umoci"), pytest.mark.slow]
 
@@ -128,7 +129,8 @@ def lived(place: Path, history: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
     layer_fds = unpack_all(place / "again", [BASE, outcome.archive] if outcome.changes else [BASE])
     again = io.BytesIO()
     if outcome.changes:
-        pack(layer_fds[0], mounts.overlay_view(base_fds), again)
+        base_fd = mounts.overlay_view(base_fds)
+        pack(Sides(upper_fd=layer_fds[0], base_fd=base_fd), again)
     return {
         "merged": snapshot(rw / "merged"),
         "layer": outcome.archive,

@@ -23,6 +23,7 @@ from snapshots import Snapshot, as_mounted, snapshot, without_owners
 
 from pytest_rootfs.kernel import mounts
 from pytest_rootfs.store.packing import pack
+from pytest_rootfs.store.uppers import Sides
 
 pytestmark = [needs("userns"), pytest.mark.slow]
 
@@ -149,7 +150,8 @@ def test_L70_unpacked_layer_packs_to_same_bytes(tmp_path: Path, layers: list[byt
     def job() -> bytes:
         layer_fd, *below = unpack_all(tmp_path, layers)
         out = io.BytesIO()
-        pack(layer_fd, mounts.overlay_view(below) if below else -1, out)
+        base_fd = mounts.overlay_view(below) if below else -1
+        pack(Sides(upper_fd=layer_fd, base_fd=base_fd), out)
         return out.getvalue()
 
     assert in_user_namespace(job) == layers[-1]

@@ -21,6 +21,7 @@ from pytest_rootfs.kernel import syscalls
 from pytest_rootfs.store.entries import Entry
 from pytest_rootfs.store.packing import pack
 from pytest_rootfs.store.tar_writer import TarWriter
+from pytest_rootfs.store.uppers import Sides
 
 pytestmark = needs("userns")
 
@@ -172,7 +173,7 @@ def pack_raw(upper: Path, base: Path | None = None) -> bytes:
     out = io.BytesIO()
     fds = [os.open(path, os.O_RDONLY) for path in (upper, base) if path is not None]
     try:
-        pack(fds[0], fds[1] if len(fds) > 1 else -1, out)
+        pack(Sides(upper_fd=fds[0], base_fd=fds[1] if len(fds) > 1 else -1), out)
     finally:
         for fd in fds:
             os.close(fd)
@@ -289,7 +290,7 @@ def test_L56_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     upper_fd = os.open(tmp_path, os.O_RDONLY)
     try:
         with pytest.raises(ArchiveRejected, match="`log` changed while it was read"):
-            pack(upper_fd, -1, Growing())
+            pack(Sides(upper_fd=upper_fd), Growing())
     finally:
         os.close(upper_fd)
 

@@ -361,6 +361,7 @@ import io, os, sys
 from archives import extended, header, record
 from pytest_rootfs.store.layers import unpack
 from pytest_rootfs.store.packing import pack
+from pytest_rootfs.store.uppers import Sides
 
 size = 2 << 30
 records = record(b"GNU.sparse.size", b"%d" % size) + record(b"GNU.sparse.map", b"0,0")
@@ -368,7 +369,7 @@ content = extended(records) + header(b"f") + bytes(1024)
 folder_fd = os.open(sys.argv[1], os.O_RDONLY)
 unpack(io.BytesIO(content), folder_fd, squash_ids=True)
 with open(os.devnull, "wb") as out:
-    packed = pack(folder_fd, -1, out)
+    packed = pack(Sides(upper_fd=folder_fd), out)
 # not getrusage(2), which counts the parent's memory before exec too
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(packed.size >> 30, status["VmHWM"].split()[0])

@@ -16,6 +16,7 @@ from pytest_rootfs.kernel import mounts, syscalls
 from pytest_rootfs.store.changes import ChangeRecord, PackResult, diff, pack
 from pytest_rootfs.store.entries import Entry
 from pytest_rootfs.store.layers import unpack
+from pytest_rootfs.store.uppers import Sides
 
 Mutation = Callable[[], None]
 FLAGS = os.O_RDONLY | os.O_DIRECTORY
@@ -140,6 +141,7 @@ def look(
     base_fd = mounts.overlay_view(layer_fds) if layer_fds else -1
     upper_fd = os.open(upper, FLAGS)
     out = io.BytesIO()
-    changes = list(diff(upper_fd, base_fd, hidden=hidden))
-    packed = pack(upper_fd, base_fd, out, hidden=hidden, clamp_mtime=clamp_mtime)
+    sides = Sides(upper_fd=upper_fd, base_fd=base_fd, hidden=hidden)
+    changes = list(diff(sides))
+    packed = pack(sides, out, clamp_mtime=clamp_mtime)
     return Outcome(changes=changes, archive=out.getvalue(), packed=packed)
