@@ -9,7 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from archives import archive, extended, file, folder, header, link, node, padded, record
+from archives import (
+    archive,
+    extended,
+    file,
+    folder,
+    header,
+    link,
+    node,
+    padded,
+    record,
+    with_checksums,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -71,15 +82,6 @@ def read_archive(content: bytes) -> None:
         assert 0 <= entry.size < 2**63
         for _, chunk in zip(range(8), data, strict=False):  # a hole may be as large as it likes
             assert len(chunk) <= 1 << 18
-
-
-def with_checksums(content: bytearray) -> bytes:
-    """Return an archive whose headers, as they are, have the right checksums."""
-    for at in range(0, len(content) - 511, 512):
-        if content[at + 257 : at + 262] == b"ustar":
-            content[at + 148 : at + 156] = b" " * 8
-            content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
-    return bytes(content)
 
 
 @bounded

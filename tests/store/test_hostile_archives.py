@@ -14,12 +14,12 @@ import pytest
 from archives import archive, extended, file, folder, header, link, node, padded, record, together
 from features import needs
 from namespaced import in_user_namespace
-from overlays import is_multi_id
-from snapshots import Snapshot, snapshot
+from overlays import unpacked
+from snapshots import snapshot
 
 from pytest_rootfs.errors import ArchiveRejected, HostUnsupported, RootfsError
 from pytest_rootfs.kernel import syscalls
-from pytest_rootfs.store.layers import UnpackLimits, UnpackResult, unpack
+from pytest_rootfs.store.layers import UnpackLimits, unpack
 from pytest_rootfs.store.store import Store
 
 pytestmark = needs("userns")
@@ -38,26 +38,6 @@ def outside(tmp_path: Path) -> Iterator[Path]:
     before = snapshot(path)
     yield path
     assert snapshot(path) == before
-
-
-def unpacked(
-    tmp_path: Path, content: bytes, limits: UnpackLimits | None = None
-) -> tuple[UnpackResult, Snapshot]:
-    target = tmp_path / "fs"
-    target.mkdir()
-
-    def job() -> tuple[UnpackResult, Snapshot]:
-        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-        result = unpack(
-            io.BytesIO(content),
-            target_fd,
-            squash_ids=not is_multi_id(),
-            below_fd=-1,
-            limits=limits,
-        )
-        return result, snapshot(target_fd)
-
-    return in_user_namespace(job)
 
 
 def dir_(name: bytes) -> bytes:
@@ -304,7 +284,7 @@ def test_H24_entries_have_a_limit(tmp_path: Path, outside: Path) -> None:
     content = archive(*(file(f"{number}") for number in range(4)))
 
     with pytest.raises(ArchiveRejected, match=r"more than 3 entries.*entry 4"):
-        unpacked(tmp_path, content, UnpackLimits(entries=3))
+        unpacked(tmp_path, content, limits=UnpackLimits(entries=3))
 
 
 def test_H24_records_have_a_limit(tmp_path: Path, outside: Path) -> None:

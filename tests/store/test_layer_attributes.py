@@ -12,13 +12,10 @@ from pathlib import Path
 import pytest
 from archives import archive, entries, file, folder, link, names
 from features import needs
-from namespaced import in_user_namespace
-from overlays import Outcome, is_multi_id, outcome_of
-from snapshots import Snapshot, snapshot
+from overlays import Outcome, outcome_of, unpacked
 
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.store.entries import Entry
-from pytest_rootfs.store.layers import UnpackResult, unpack
 from pytest_rootfs.store.packing import pack
 from pytest_rootfs.store.tar_reader import read_entries
 from pytest_rootfs.store.tar_writer import TarWriter
@@ -35,22 +32,6 @@ def packed(tmp_path: Path, mutation: Callable[[], object]) -> Outcome:
         mutation()
 
     return outcome_of(tmp_path, [[ROOT, file("f", b"f", mtime=1)]], run)
-
-
-def unpacked(
-    tmp_path: Path, content: bytes, *, squash_ids: bool | None = None
-) -> tuple[UnpackResult, Snapshot]:
-    """Unpack into `fs`; return the result and the tree, as seen from inside."""
-    target = tmp_path / "fs"
-    target.mkdir()
-
-    def job() -> tuple[UnpackResult, Snapshot]:
-        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-        squash = not is_multi_id() if squash_ids is None else squash_ids
-        result = unpack(io.BytesIO(content), target_fd, squash_ids=squash)
-        return result, snapshot(target_fd)
-
-    return in_user_namespace(job)
 
 
 def set_xattrs(path: str, attributes: dict[str, bytes]) -> Callable[[], None]:

@@ -27,8 +27,8 @@ from archives import (
 )
 from features import needs
 from namespaced import in_user_namespace
-from overlays import is_multi_id, unpack_all, view_of
-from snapshots import Snapshot, snapshot
+from overlays import is_multi_id, unpack_all, unpacked, view_of
+from snapshots import Snapshot
 
 from pytest_rootfs.errors import ArchiveRejected
 from pytest_rootfs.kernel import mounts
@@ -55,21 +55,6 @@ def shape(tree: Snapshot) -> dict[str, object]:
         for name, seen in tree.items()
         if name != b"."
     }
-
-
-def unpacked(
-    tmp_path: Path, content: bytes, *, below_fd: int | None = -1
-) -> tuple[UnpackResult, Snapshot]:
-    target = tmp_path / "fs"
-    target.mkdir()
-
-    def job() -> tuple[UnpackResult, Snapshot]:
-        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-        source = io.BytesIO(content)
-        result = unpack(source, target_fd, squash_ids=not is_multi_id(), below_fd=below_fd)
-        return result, snapshot(target_fd)
-
-    return in_user_namespace(job)
 
 
 def over_base(tmp_path: Path, *items: Item | bytes) -> UnpackResult:

@@ -64,18 +64,21 @@ def outputs(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
     return found
 
 
-@pytest.mark.slow
-def test_four_processes_build_once(store: Store) -> None:
-    processes = [started(BUILD_ONCE, store) for _ in range(4)]
+def run_together(program: str, count: int, store: Store, *args: object) -> list[str]:
+    """Run a program many times at once, from the moment when all are ready."""
+    processes = [started(program, store, *args) for _ in range(count)]
     for process in processes:
-        assert process.stdout is not None and process.stdin is not None
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
+    return outputs(processes)
 
-    found = outputs(processes)
+
+@pytest.mark.slow
+def test_four_processes_build_once(store: Store) -> None:
+    found = run_together(BUILD_ONCE, 4, store)
 
     assert sorted(found) == [""] * 3 + ["built\n"]
 
@@ -123,18 +126,6 @@ print("ready", flush=True)
 sys.stdin.readline()
 print(imports.import_image(store, parse_source(f"oci:{sys.argv[3]}")).digest)
 """
-
-
-def run_together(program: str, count: int, store: Store, *args: object) -> list[str]:
-    """Run a program many times at once, from the moment when all are ready."""
-    processes = [started(program, store, *args) for _ in range(count)]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return outputs(processes)
 
 
 @pytest.mark.slow

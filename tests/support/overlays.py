@@ -15,7 +15,7 @@ from snapshots import Snapshot, snapshot
 from pytest_rootfs.kernel import mounts, syscalls
 from pytest_rootfs.store.changes import ChangeRecord, PackResult, diff, pack
 from pytest_rootfs.store.entries import Entry
-from pytest_rootfs.store.layers import unpack
+from pytest_rootfs.store.layers import UnpackLimits, UnpackResult, unpack
 from pytest_rootfs.store.uppers import Sides
 
 Mutation = Callable[[], None]
@@ -84,6 +84,31 @@ def unpack_all(tmp_path: Path, contents: Sequence[bytes]) -> list[int]:
         unpack(io.BytesIO(content), fd, squash_ids=not is_multi_id(), below_fd=below_fd)
         fds.insert(0, fd)
     return fds
+
+
+def unpacked(
+    tmp_path: Path,
+    content: bytes,
+    *,
+    squash_ids: bool | None = None,
+    below_fd: int | None = -1,
+    limits: UnpackLimits | None = None,
+) -> tuple[UnpackResult, Snapshot]:
+    """Unpack into `fs`, with the ids that there are unless said otherwise.
+
+    Return the result, and the tree as seen from inside.
+    """
+    target = tmp_path / "fs"
+    target.mkdir()
+
+    def job() -> tuple[UnpackResult, Snapshot]:
+        target_fd = os.open(target, FLAGS)
+        squash = not is_multi_id() if squash_ids is None else squash_ids
+        source = io.BytesIO(content)
+        result = unpack(source, target_fd, squash_ids=squash, below_fd=below_fd, limits=limits)
+        return result, snapshot(target_fd)
+
+    return in_user_namespace(job)
 
 
 def view_of(tmp_path: Path, contents: Sequence[bytes]) -> Snapshot:
