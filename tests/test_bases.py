@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,8 +87,8 @@ def test_foreign_image_is_known_when_imported(builder: Builder, layout: Layout) 
 
 
 def test_uncompressed_layer_is_made_again(store: Store, builder: Builder, layout: Layout) -> None:
-    built = builder.build(f"oci:{layout.path}") if layout.add([layer("a")]) else None
-    assert built is not None
+    layout.add([layer("a")])
+    built = builder.build(f"oci:{layout.path}")
     store.blobs.path(built.layers[0]).unlink()
     with Store.open(store.root) as other:
         again = Builder(other, Session(other))
@@ -109,9 +108,8 @@ def test_damaged_layer_is_never_built_upon(store: Store, builder: Builder, layou
     with pytest.raises(LayerCorrupt, match="is damaged"):
         builder.build(Image(f"oci:{layout.path}").file("/srv/x", "y"))
 
-    assert json.dumps("srv/b")[1:-1] not in str(
-        [path.read_text() for path in (store.root / "cache").rglob("*.json")]
-    )
+    remembered = [path.read_text() for path in (store.root / "cache").rglob("*.json")]
+    assert not any("srv/b" in text for text in remembered)
 
 
 @pytest.mark.parametrize(

@@ -133,9 +133,9 @@ def test_terminal_size_follows(failed: Failure) -> None:
 def test_interrupt_reaches_the_command_only(failed: Failure) -> None:
     with terminal("shell", "last") as screen:
         screen.expect(f"({failed.id})")
-        screen.type("echo begun-$((1+1)); sleep 1000\n")
+        # what tells that it has begun is what gets the interrupt: it becomes sleep
+        screen.type("sh -c 'echo begun-$((1+1)); exec sleep 1000'\n")
         screen.expect("begun-2")
-        time.sleep(0.2)  # until the shell waits for sleep: nothing tells
         screen.type("\x03")
         screen.type("echo status-$?\n")
         screen.expect("status-130")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from building import Session, members
+from features import needs
 
 from pytest_rootfs.builder import Builder, BuiltImage
 from pytest_rootfs.errors import RecipeError
@@ -71,7 +72,7 @@ def test_no_program_gains_rights(store: Store, minimal: BuiltImage) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@needs("root")
 def test_same_digest_as_root_and_as_user(store: Store, minimal: BuiltImage) -> None:
     image = resolve("minimal", store=store, folders=[])
 
@@ -89,7 +90,7 @@ def test_same_digest_as_root_and_as_user(store: Store, minimal: BuiltImage) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its root")
+@needs("root")
 def test_programs_of_minimal_run(
     tmp_path_factory: pytest.TempPathFactory, store: Store, minimal: BuiltImage
 ) -> None:
