@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from foreign_images import Layout
 
 from pytest_rootfs.store.store import Store
 
@@ -22,3 +23,8 @@ def deep_path(tmp_path: Path) -> Iterator[Path]:
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "store") as opened:
         yield opened
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "layout")

@@ -15,6 +15,11 @@ from typing import Any
 
 from archives import archive, file, folder
 
+from pytest_rootfs.store import oci
+from pytest_rootfs.store.imports import import_image
+from pytest_rootfs.store.sources import parse_source
+from pytest_rootfs.store.store import Store
+
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -139,3 +144,8 @@ def docker_archive(
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return target
+
+
+def imported(store: Store, reference: str) -> oci.StoredImage:
+    """Bring an image into a store and read it back."""
+    return oci.read_image(store, import_image(store, parse_source(reference)).digest)
