@@ -90,14 +90,11 @@ class Image:
         owners and extended attributes of the source are not copied. `ignore` takes globs
         with `**`; one without a slash is tried on every name at any depth.
         """
-        text = os.fspath(source)
-        if not isinstance(text, str) or not text or "\0" in text:
-            raise RecipeError(f"copy: source={source!r} is not a path of the host")
         ignored = checked_words("copy", "ignore", ignore)
         compile_globs(ignored)  # refuses what is no glob
         return self.with_step(
             CopyStep(
-                source=os.path.abspath(text),
+                source=os.path.abspath(_host_path("copy", "source", source)),
                 target=checked_path("copy", "target", target, is_folder_allowed=True),
                 mode=checked_mode("copy", mode),
                 owner=checked_owner("copy", owner),
@@ -132,7 +129,7 @@ class Image:
         A script brings its interpreter along. A program that loads more at run time (plug-ins,
         data folders) needs those copied as well; one layer.
         """
-        text = os.fspath(path)
+        text = _host_path("add_binary", "path", path)
         return self.with_step(ProgramsStep(required=(checked_path("add_binary", "path", text),)))
 
     def run(self, command: str | Sequence[str], network: bool = False) -> Image:  # noqa: FBT001, FBT002  signature of the public interface
@@ -196,3 +193,10 @@ class Image:
     ) -> Image:
         checked = checked_pairs(key, dict(pairs or {}))
         return self.with_step(ConfigStep(key=key, words=tuple(words), pairs=checked))  # type: ignore[arg-type]  # callers above pass literals
+
+
+def _host_path(verb: str, key: str, value: object) -> str:
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else ""
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise RecipeError(f"{verb}: {key}={value!r} is not a path of the host")
+    return text

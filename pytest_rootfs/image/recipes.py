@@ -23,6 +23,7 @@ from pytest_rootfs.image.description import FOREIGN_SCHEMES, Image
 from pytest_rootfs.image.steps import AppletsStep, LayoutStep, ProgramsStep, checked_words
 
 TOP_KEYS = ("from", "description", "step")
+_PAIRS = ("pairs",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,11 @@ class _Verb:
     arguments: tuple[str, ...]
     options: tuple[str, ...] = ()
     apply: Callable[[Image, dict[str, Any]], Image]  # see the import
+
+    @property
+    def takes_table(self) -> bool:
+        """Whether the argument is a table itself, of names and values."""
+        return self.arguments == _PAIRS
 
 
 def read_recipe(path: Path) -> Image:
@@ -87,6 +93,16 @@ def _start(table: Mapping[str, object], folder: Path) -> Image:
 def _with_step(image: Image, step: object, folder: Path) -> Image:
     if not isinstance(step, Mapping):
         raise RecipeError(f"{step!r} is not a table")
+    name = _verb_in(step)
+    verb = VERBS[name]
+    beside = {key: item for key, item in step.items() if key != name}
+    arguments = _arguments(name, verb, step[name], beside)
+    if isinstance(source := arguments.get("source"), str):
+        arguments["source"] = os.path.join(folder, source)
+    return verb.apply(image, arguments)
+
+
+def _verb_in(step: Mapping[str, object]) -> str:
     verbs = [key for key in step if key in VERBS]
     if len(verbs) > 1:
         raise RecipeError(f"has the verbs {' and '.join(verbs)}", hint="give each its own [[step]]")
@@ -95,48 +111,49 @@ def _with_step(image: Image, step: object, folder: Path) -> Image:
         raise RecipeError(
             f"has no known verb: {first!r}" if first else "is empty", hint=_accepted(first, VERBS)
         )
-    (name,) = verbs
-    verb = VERBS[name]
-    value = step[name]
-    options = {key: item for key, item in step.items() if key != name}
-    if not isinstance(value, Mapping) and (
-        stray := [key for key in options if key in verb.arguments]
-    ):
-        raise RecipeError(f"{' and '.join(stray)} beside {name}={value!r}", hint=_forms(name, verb))
-    _check_known(options, (*verb.options, *(verb.arguments if isinstance(value, Mapping) else ())))
-    arguments = _arguments(name, verb, value) | options
-    if "source" in arguments and isinstance(arguments["source"], str):
-        arguments["source"] = os.path.join(folder, arguments["source"])
-    return verb.apply(image, arguments)
+    return verbs[0]
 
 
-def _arguments(name: str, verb: _Verb, value: object) -> dict[str, Any]:
-    """Return the arguments of a verb from one value, a list of values, or a table."""
-    if len(verb.arguments) == 1:
-        if isinstance(value, Mapping) and name not in ("env", "label"):
-            _check_known(value, (*verb.arguments, *verb.options))
-            return dict(value)
-        return {verb.arguments[0]: value}
-    if isinstance(value, Mapping):
-        _check_known(value, (*verb.arguments, *verb.options))
-        arguments = dict(value)
-    elif isinstance(value, list) and len(value) == len(verb.arguments):
-        arguments = dict(zip(verb.arguments, value, strict=True))
+def _arguments(
+    name: str, verb: _Verb, value: object, beside: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return the arguments of a verb: one value, a list or a table, and what stands beside it."""
+    if isinstance(value, Mapping) and not verb.takes_table:
+        accepted = (*verb.arguments, *verb.options)
+        _check_known(value, accepted)
+        _check_known(beside, accepted)
+        if twice := [key for key in beside if key in value]:
+            raise RecipeError(f"{' and '.join(twice)} is given twice, in the table and beside it")
+        given = dict(value)
     else:
-        arguments = {}
-    if missing := [key for key in verb.arguments if key not in arguments]:
+        if stray := [key for key in beside if key in verb.arguments]:
+            raise RecipeError(
+                f"{' and '.join(stray)} beside {name}={value!r}", hint=_forms(name, verb)
+            )
+        _check_known(beside, verb.options)
+        given = _positional(verb, value)
+    if missing := [key for key in verb.arguments if key not in {*given, *beside}]:
         raise RecipeError(
-            f"{name}={value!r} has no {' and no '.join(missing)}",
-            hint=_forms(name, verb),
+            f"{name}={value!r} has no {' and no '.join(missing)}", hint=_forms(name, verb)
         )
-    return arguments
+    return {**given, **beside}
+
+
+def _positional(verb: _Verb, value: object) -> dict[str, Any]:
+    """Return one value, or a list of as many as there are arguments, by their names."""
+    if len(verb.arguments) == 1:
+        return {verb.arguments[0]: value}
+    if isinstance(value, list) and len(value) == len(verb.arguments):
+        return dict(zip(verb.arguments, value, strict=True))
+    return {}
 
 
 def _forms(name: str, verb: _Verb) -> str:
-    """Return how a verb with several arguments is written."""
+    """Return how the arguments of a verb are written."""
     listed = ", ".join(key.upper() for key in verb.arguments)
+    value = listed if len(verb.arguments) == 1 else f"[{listed}]"
     table = ", ".join(f"{key} = {key.upper()}" for key in verb.arguments)
-    return f"write {name} = [{listed}] or {name} = {{ {table} }}"
+    return f"write {name} = {value} or {name} = {{ {table} }}"
 
 
 def _check_known(table: Mapping[str, object], known: Iterable[str]) -> None:
@@ -196,11 +213,9 @@ VERBS: dict[str, _Verb] = {
     "add_binary": _Verb(
         arguments=("path",), apply=lambda image, arguments: image.add_binary(**arguments)
     ),
-    "env": _Verb(
-        arguments=("pairs",), apply=lambda image, arguments: image.env(**_table(arguments))
-    ),
+    "env": _Verb(arguments=_PAIRS, apply=lambda image, arguments: image.env(**_table(arguments))),
     "label": _Verb(
-        arguments=("pairs",), apply=lambda image, arguments: image.label(**_table(arguments))
+        arguments=_PAIRS, apply=lambda image, arguments: image.label(**_table(arguments))
     ),
     "workdir": _Verb(
         arguments=("path",), apply=lambda image, arguments: image.workdir(**arguments)

@@ -113,6 +113,8 @@ def test_run_keeps_the_form_of_its_command() -> None:
         (lambda image: image.file("/x", "", owner=65536), "owner=65536 is not a user id"),
         (lambda image: image.file("/x", "", owner=(1, 2, 3)), "owner=(1, 2, 3) is not a user id"),
         (lambda image: image.copy("", "/x"), "source='' is not a path"),
+        (lambda image: image.copy(5, "/x"), "source=5 is not a path"),
+        (lambda image: image.add_binary(5), "path=5 is not a path"),
         (lambda image: image.copy("x", "y"), "target='y' is not absolute"),
         (lambda image: image.copy("x", "/y", ignore="*.pyc"), "ignore='*.pyc' is not a list"),
         (lambda image: image.copy("x", "/y", ignore=["a[b"]), "'a[b' has a `[` without `]`"),

@@ -98,6 +98,20 @@ def test_verbs_mean_what_python_means(tmp_path: Path) -> None:
         ('from = "x"\n[[step]]\nenv = "A=1"', "step 1: 'A=1' is not a table", "NAME"),
         ('from = "x"\n[[step]]\nlayout = "split"', "layout='split' is unknown", "merged-usr"),
         ('from = "x"\n[[step]]\nrun = 5', "step 1: run: command=5 is not a list", ""),
+        ('from = "x"\n[[step]]\nrun = { network = true }', "has no command", "write run = COMMAND"),
+        ('from = "x"\n[[step]]\nlayout = {}', "step 1: layout={} has no kind", "layout = KIND"),
+        ('from = "x"\n[[step]]\nadd_binary = 5', "path=5 is not a path of the host", ""),
+        (
+            'from = "x"\n[[step]]\ncopy = { source = 5, target = "/b" }',
+            "source=5 is not a path of the host",
+            "",
+        ),
+        (
+            'from = "x"\n[[step]]\nfile = { path = "/x", content = "y" }\ncontent = "z"',
+            "step 1: content is given twice, in the table and beside it",
+            "",
+        ),
+        ('from = "x"\n[[step]]\nenv = { A = "1" }\nmode = 5', "unknown key mode=5", "none"),
     ],
 )
 def test_mistake_is_located(tmp_path: Path, text: str, complaint: str, hint: str) -> None:
