@@ -20,12 +20,13 @@ import signal
 
 from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel import cgroups_layout as layout
+from pytest_rootfs.kernel import cgroups_places as places
 from pytest_rootfs.kernel import cgroups_reasons as reasons
 from pytest_rootfs.kernel import cgroups_rights as rights
 from pytest_rootfs.kernel import cgroups_scope as scope
 from pytest_rootfs.kernel import cgroups_v2 as v2
-from pytest_rootfs.kernel.cgroups_layout import CONTROLLERS, FIGURES_ONLY
-from pytest_rootfs.kernel.cgroups_reasons import SETTING
+from pytest_rootfs.kernel.cgroups_layout import CONTROLLERS, SETTING
+from pytest_rootfs.kernel.cgroups_places import survey
 from pytest_rootfs.kernel.cgroups_scope import systemd_sockets
 from pytest_rootfs.kernel.cgroups_session import FIGURES, Group, Parent
 from pytest_rootfs.kernel.cgroups_v1 import V1Hierarchy
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from pytest_rootfs.kernel.cgroups_files import Owner
     from pytest_rootfs.kernel.cgroups_hierarchy import Hierarchy
-    from pytest_rootfs.kernel.cgroups_layout import Kind, Mount
+    from pytest_rootfs.kernel.cgroups_layout import Mount
 
 __all__ = [
     "CONTROLLERS",
@@ -71,12 +72,12 @@ def find_parent(
     to move the *calling process* into a scope; None forbids that. Raises nothing for lack of
     rights: that is in `reasons`.
     """
-    mounts = _useful_mounts()
+    mounts = places.useful_mounts()
     failures: dict[str, str] = {}
     no_scope: dict[str, str] = {}
     if explicit is None and sockets is not None:
         no_scope = _enter_scope(mounts, sockets)
-        mounts = _useful_mounts()
+        mounts = places.useful_mounts()
     parent = Parent(files.session_name(), layout.kind_of(mounts))
     for mount in mounts:
         made = _make(mount, explicit, parent.name, owner, failures)
@@ -92,23 +93,6 @@ def find_parent(
     return parent
 
 
-def survey(
-    explicit: str | None = None, sockets: Sequence[str] | None = None
-) -> tuple[Kind, dict[str, bool]]:
-    """Guess, by looking only, what `find_parent` would find: for a report's header, in 1 ms."""
-    mounts = _useful_mounts()
-    usable = dict.fromkeys(CONTROLLERS, False)
-    for mount in mounts:
-        if explicit is None and sockets and rights.lacks_delegation(mount):
-            found = scope.controllers(mount.ancestry(), mount.controllers)
-            usable.update({name: True for name in found if name in usable})
-        for folder, controllers in _candidates(mount, explicit):
-            if os.access(folder, os.W_OK | os.X_OK):
-                usable.update({name: True for name in controllers if name in usable})
-                break
-    return layout.kind_of(mounts) if any(usable.values()) else "none", usable
-
-
 def _enter_scope(mounts: list[Mount], sockets: Sequence[str]) -> dict[str, str]:
     """Have systemd put us where we may make groups, if it takes that; else say why it does not."""
     for mount in mounts:
@@ -120,43 +104,11 @@ def _enter_scope(mounts: list[Mount], sockets: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _useful_mounts() -> list[Mount]:
-    """Return the mounts with a controller we use; v2 also without any when it is alone."""
-    mounts = layout.read_mounts()
-    wanted = {*CONTROLLERS, "cpuacct"}
-    return [mount for mount in mounts if wanted & set(mount.controllers) or mount.version == 2]
-
-
-def _candidates(mount: Mount, explicit: str | None) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the folders to try, best first, each with the controllers that it can give."""
-    folders = mount.ancestry() if explicit is None else _explicit_folders(mount, explicit)
-    if mount.version == 1:
-        return [(folder, mount.controllers) for folder in folders]
-    offers = [(folder, _v2_offer(mount, folder, explicit)) for folder in folders]
-    useful = [offer for offer in offers if set(offer[1]) & set(CONTROLLERS)]
-    return sorted(useful, key=lambda offer: -len(set(offer[1]) & set(CONTROLLERS)))
-
-
-def _explicit_folders(mount: Mount, explicit: str) -> list[str]:
-    folders = []
-    for entry in explicit.split(":"):
-        path = os.path.normpath(os.path.join(mount.path, entry))
-        if path == mount.path or path.startswith(f"{mount.path}/"):
-            folders.append(path)
-    return folders
-
-
-def _v2_offer(mount: Mount, folder: str, explicit: str | None) -> tuple[str, ...]:
-    can_enable = explicit is not None or rights.is_ours(mount, folder)
-    found = v2.available_in(folder) if can_enable else v2.enabled_in(folder)
-    return tuple(name for name in (*CONTROLLERS, *FIGURES_ONLY) if name in found)
-
-
 def _make(
     mount: Mount, explicit: str | None, name: str, owner: Owner | None, failures: dict[str, str]
 ) -> Hierarchy | None:
     """Make the session's folder in the first candidate that takes it, or say why none does."""
-    candidates = _candidates(mount, explicit)
+    candidates = places.candidates(mount, explicit)
     if not candidates:
         failures.update(dict.fromkeys(mount.controllers, reasons.of_no_folder(mount, explicit)))
     for folder, controllers in candidates:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Kind = Literal["v1", "hybrid", "v2", "none"]
 
+SETTING = "PYTEST_ROOTFS_CGROUP"
+"""The environment variable that names the folder to use, and then the only one."""
 CONTROLLERS = ("memory", "pids", "cpu")
 """What a limit can be set on."""
 FIGURES_ONLY = ("cpuacct", "io")

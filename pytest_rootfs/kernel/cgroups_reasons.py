@@ -11,13 +11,12 @@ import os
 from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel import cgroups_rights as rights
 from pytest_rootfs.kernel import cgroups_v2 as v2
+from pytest_rootfs.kernel.cgroups_layout import SETTING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.kernel.cgroups_layout import Mount
 
-SETTING = "PYTEST_ROOTFS_CGROUP"
-"""The environment variable whose value is `find_parent`'s `explicit`."""
 _DELEGATE = "run `systemd-run --user --scope --property=Delegate=yes pytest …`"
 _DELEGATE_ALL = (
     "put `[Service]` and `Delegate=cpu cpuset io memory pids` into "

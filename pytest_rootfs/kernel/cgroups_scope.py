@@ -16,7 +16,6 @@ import time
 
 from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel import cgroups_v2 as v2
-from pytest_rootfs.kernel import dbus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ TIMEOUT_S = 5.0
 DESCRIPTION = "Containers of pytest-rootfs"
 _SERVICE = "org.freedesktop.systemd1"
 _MANAGER = (_SERVICE, "/org/freedesktop/systemd1", f"{_SERVICE}.Manager")
-_BUS = (dbus.BUS, dbus.BUS_PATH, dbus.BUS)
 _MATCH = f"type='signal',sender='{_SERVICE}',interface='{_SERVICE}.Manager',member='JobRemoved'"
 _PRIVATE = "/systemd/private"
 """The manager's own socket, which is there without a bus daemon, too."""
@@ -88,11 +86,14 @@ def enter(sockets: Sequence[str], timeout_s: float = TIMEOUT_S) -> None:
 
 
 def _enter_by(address: str, timeout_s: float) -> None:
+    from pytest_rootfs.kernel import dbus  # noqa: PLC0415  the head of a report only looks
+
+    bus = (dbus.BUS, dbus.BUS_PATH, dbus.BUS)
     unit = unit_name()
     with dbus.Connection(address, timeout_s, signal="JobRemoved") as connection:
         if not address.endswith(_PRIVATE):
-            connection.call(_BUS, "Hello")
-            connection.call(_BUS, "AddMatch", "s", (_MATCH,))
+            connection.call(bus, "Hello")
+            connection.call(bus, "AddMatch", "s", (_MATCH,))
         connection.call(
             _MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", (unit, "fail", _properties(), [])
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
+class Gap(NamedTuple):  # the head of every report makes one, and dataclasses would cost it 2 ms
     """Why something is missing, and the command that brings it; both empty when nothing is."""
 
     reason: str = ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from pytest_rootfs.kernel import cgroups, cgroups_layout, cgroups_reasons
+from pytest_rootfs.kernel import cgroups_layout, cgroups_places, cgroups_scope
 from pytest_rootfs.runtime.ids import Ids, find_ids
 from pytest_rootfs.runtime.surroundings import Surroundings, foreseen
 
@@ -24,8 +24,8 @@ def ids() -> Ids:
 
 def limits() -> tuple[str, str]:
     """Return the kind of the control groups, and which limits cannot be enforced, and why."""
-    sockets = cgroups.systemd_sockets(os.environ)
-    kind, controllers = cgroups.survey(os.environ.get(cgroups.SETTING), sockets)
+    sockets = cgroups_scope.systemd_sockets(os.environ)
+    kind, controllers = cgroups_places.survey(os.environ.get(cgroups_layout.SETTING), sockets)
     absent = [name for name, is_usable in controllers.items() if not is_usable]
     if not absent:
         return kind, ""
@@ -34,6 +34,8 @@ def limits() -> tuple[str, str]:
 
 
 def _why_absent(name: str) -> str:
+    from pytest_rootfs.kernel import cgroups_reasons  # noqa: PLC0415  most hosts can do all
+
     mounts = cgroups_layout.read_mounts()
     mount = next((each for each in mounts if name in each.controllers), None) or next(
         (each for each in mounts if each.version == 2), None

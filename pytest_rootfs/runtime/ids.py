@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,18 +26,28 @@ Mode = Literal["rootful", "rootless", "rootless, single id"]
 Map = tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Ids:
     """The id maps of the session's user namespace; lines are (inside, outside, count)."""
 
-    mode: Mode
-    uid_map: Map
-    gid_map: Map
-    needs_helper: bool = False
-    """Whether newuidmap and newgidmap write the maps; else whoever runs this may do it directly."""
+    # a plain class: the head of every report makes one, and a dataclass would cost it 0.5 ms
+    __slots__ = ("gap", "gid_map", "mode", "needs_helper", "uid_map")
 
-    gap: Gap = NO_GAP
-    """Which of the 65536 ids are missing, why, and the way out."""
+    def __init__(
+        self,
+        *,
+        mode: Mode,
+        uid_map: Map,
+        gid_map: Map,
+        needs_helper: bool = False,
+        gap: Gap = NO_GAP,
+    ) -> None:
+        self.mode: Mode = mode
+        self.uid_map = uid_map
+        self.gid_map = gid_map
+        self.needs_helper = needs_helper
+        """Whether newuidmap and newgidmap write the maps; else who runs this may do it directly."""
+        self.gap = gap
+        """Which of the 65536 ids are missing, why, and the way out."""
 
     @property
     def owner(self) -> tuple[int, int]:
@@ -53,7 +62,7 @@ class Ids:
     @property
     def count(self) -> int:
         """How many ids a container has: those from 0 up to this, for users and groups alike."""
-        return min(sum(line[2] for line in lines) for lines in (self.uid_map, self.gid_map))
+        return _count(self.uid_map, self.gid_map)
 
     @property
     def key(self) -> str:
@@ -91,26 +100,27 @@ def _ids_of_ordinary_user(user: User) -> Ids:
     gids, gid_gap = subordinate_ids.ranges_of(user, "gid")
     if gap := uid_gap or gid_gap or subordinate_ids.helper_gap(user):
         return _single(user.uid, user.gid, gap)
-    found = Ids(
-        mode="rootless",
-        uid_map=((0, user.uid, 1), *namespaces.map_ranges(uids, first_inside=1)),
-        gid_map=((0, user.gid, 1), *namespaces.map_ranges(gids, first_inside=1)),
-        needs_helper=True,
-    )
-    return _with_shortage(found, f"user {user.name} has", user.add_ranges)
+    uid_map = ((0, user.uid, 1), *namespaces.map_ranges(uids, first_inside=1))
+    gid_map = ((0, user.gid, 1), *namespaces.map_ranges(gids, first_inside=1))
+    shortage = _shortage(uid_map, gid_map, f"user {user.name} has", user.add_ranges)
+    return Ids(mode="rootless", uid_map=uid_map, gid_map=gid_map, needs_helper=True, gap=shortage)
 
 
 def _single(uid: int, gid: int, gap: Gap) -> Ids:
     return Ids(mode="rootless, single id", uid_map=((0, uid, 1),), gid_map=((0, gid, 1),), gap=gap)
 
 
-def _with_shortage(found: Ids, who_has: str, repair: str) -> Ids:
-    if found.count == 65536:
-        return found
-    reason = (
-        f"{who_has} {found.count} ids, a container's users above {found.count - 1} do not exist"
-    )
-    return replace(found, gap=Gap(reason=reason, repair=repair))
+def _shortage(uids: Map, gids: Map, who_has: str, repair: str) -> Gap:
+    """Say that maps hold fewer ids than a container can have."""
+    count = _count(uids, gids)
+    if count == 65536:
+        return NO_GAP
+    reason = f"{who_has} {count} ids, a container's users above {count - 1} do not exist"
+    return Gap(reason=reason, repair=repair)
+
+
+def _count(*maps: Map) -> int:
+    return min(sum(line[2] for line in lines) for lines in maps)
 
 
 def _ids_of_limited_root() -> Ids | None:
@@ -123,19 +133,17 @@ def _ids_of_limited_root() -> Ids | None:
     own = capabilities.effective()
     if os.getuid() != 0 or (uids == WHOLE and "SYS_ADMIN" in own):
         return None
-    lines = [
-        ((0, 0, 1), *namespaces.map_ranges(_without_root(ranges), first_inside=1))
-        for ranges in (uids, gids)
-    ]
-    if any(len(each) == 1 for each in lines):
+    uid_map = ((0, 0, 1), *namespaces.map_ranges(_without_root(uids), first_inside=1))
+    gid_map = ((0, 0, 1), *namespaces.map_ranges(_without_root(gids), first_inside=1))
+    if 1 in (len(uid_map), len(gid_map)):
         what = "this process is root of a user namespace with a single id"
         return _single(0, 0, Gap(reason=what, repair="run pytest outside of it"))
     if lacking := [name for name in ("SETUID", "SETGID") if name not in own]:
         what = f"this process is root without the capability {' and '.join(lacking)}"
         options = " ".join(f"--cap-add {name}" for name in lacking)
         return _single(0, 0, Gap(reason=what, repair=f"docker run {options} …"))
-    found = Ids(mode="rootless", uid_map=lines[0], gid_map=lines[1])
-    return _with_shortage(found, "this user namespace has", "run pytest outside of it")
+    shortage = _shortage(uid_map, gid_map, "this user namespace has", "run pytest outside of it")
+    return Ids(mode="rootless", uid_map=uid_map, gid_map=gid_map, gap=shortage)
 
 
 def _mapped(path: str) -> list[tuple[int, int]]:

@@ -11,9 +11,8 @@ import pwd
 import shutil
 import stat
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pytest_rootfs.kernel import namespaces
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
@@ -31,8 +30,7 @@ INSTALL = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
+class User(NamedTuple):
     """Who wants ids; `folder` has the files subuid, subgid and nsswitch.conf."""
 
     uid: int

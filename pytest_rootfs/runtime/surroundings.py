@@ -9,9 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
 
@@ -52,8 +51,7 @@ _NAMES: dict[str, Outer] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What was read; `settings` are the sysctls that matter, by path, without absent ones."""
 
     release: str

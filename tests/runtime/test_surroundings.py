@@ -19,7 +19,7 @@ def surroundings(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     read = Surroundings.read(str(root), environment)
-    return Surroundings(**{**{x: getattr(read, x) for x in read.__slots__}, "is_root": is_root})
+    return read._replace(is_root=is_root)
 
 
 def sysctl(name: str, value: str) -> dict[str, str]:
