@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from features import needs
-from groups import dead_pid
 from polling import wait_until
 from process_table import children_of, is_alive, parent_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied, ContainerError
-from pytest_rootfs.kernel.cgroups_files import start_time
-from pytest_rootfs.runtime import rw_folders
 from pytest_rootfs.runtime.client import Conversation
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.protocol import Message
-from pytest_rootfs.runtime.rw_folders import RwLayers
 from pytest_rootfs.runtime.spec import ContainerOptions
 
 if TYPE_CHECKING:
@@ -249,97 +243,6 @@ def test_processes_go_on_after_packing(container: Container) -> None:
     assert [process["state"] in "RS" for process in container.processes()] == [True]
 
 
-def test_mount_shows_a_host_folder(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("of the host")
-
-    container = start(mounts=[(tmp_path, "/mnt/here")])
-
-    assert container.path("/mnt/here/x").read_text() == "of the host"
-
-
-def test_mount_shows_a_host_file(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("of the host")
-
-    container = start(mounts=[(str(tmp_path / "x"), "/etc/app/x.conf")])
-
-    assert container.run(["cat", "/etc/app/x.conf"]).stdout == "of the host"
-
-
-def test_mount_is_readonly(start: Start, tmp_path: Path) -> None:
-    container = start(mounts=[(tmp_path, "/mnt/here")])
-
-    done = container.run(["touch", "/mnt/here/x"], check=False)
-
-    assert "Read-only file system" in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_writable_mount_gives_files_to_whoever_runs_this(start: Start, tmp_path: Path) -> None:
-    container = start(mounts=[(tmp_path, "/mnt/here", "rw")])
-
-    container.run("echo written > /mnt/here/x; mkdir /mnt/here/d")
-
-    assert (tmp_path / "x").read_text() == "written\n"
-    assert {path.stat().st_uid for path in tmp_path.iterdir()} == {os.getuid()}
-
-
-@needs("ordinary user")
-def test_devices_of_a_mount_are_dead(start: Start) -> None:
-    container = start(mounts=[("/dev", "/mnt/dev")])
-
-    done = container.run("cat < /mnt/dev/null", check=False)
-
-    assert "Permission denied" in done.stderr
-
-
-def test_mounts_may_be_nested(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "outer").mkdir()
-    (tmp_path / "inner").write_text("inner")
-    (tmp_path / "outer/place").touch()
-
-    container = start(mounts=[(tmp_path / "outer", "/mnt/o"), (tmp_path / "inner", "/mnt/o/place")])
-
-    assert container.path("/mnt/o/place").read_text() == "inner"
-
-
-@pytest.mark.parametrize("name", ["with space", "a,b:c\\d", "new\nline", os.fsdecode(b"\xff")])
-def test_strange_names_can_be_mounted(start: Start, tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "x").write_text("found")
-
-    container = start(mounts=[(tmp_path / name, "/mnt/here")])
-
-    assert container.path("/mnt/here/x").read_text() == "found"
-
-
-def test_missing_source_of_a_mount(engine: Engine, start: Start, tmp_path: Path) -> None:
-    with pytest.raises(ContainerError, match=r"cannot mount .*nonesuch: No such file"):
-        start(mounts=[(tmp_path / "nonesuch", "/mnt/here")])
-
-    assert engine.containers == []
-
-
-def test_tmpfs_is_empty_and_writable(start: Start) -> None:
-    container = start(tmpfs=["/scratch", ("/var/small", "64K")])
-
-    done = container.run(
-        "stat -c %a /scratch; echo > /scratch/x; head -c 100K /dev/zero > /var/small/x", check=False
-    )
-
-    assert done.stdout == "1777\n"
-    assert "No space left on device" in done.stderr
-
-
-def test_readonly_container(start: Start) -> None:
-    container = start(readonly=True, tmpfs=["/tmp"])
-
-    done = container.run("echo > /tmp/x; echo > /x", check=False)
-
-    assert done.returncode != 0
-    assert "/x: Read-only file system" in done.stderr
-    assert container.path("/tmp/x").exists()
-
-
 def test_scratch_runs_nothing_but_lives(empty: Container) -> None:
     empty.path("/file").write_text("x")
 
@@ -351,50 +254,6 @@ def test_scratch_is_not_the_host(start: Start) -> None:
     empty, host = start("scratch"), start("host")
 
     assert (empty.path("/usr").exists(), host.path("/usr").exists()) == (False, True)
-
-
-@pytest.fixture
-def layers_fd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Give the folder of layers on a kernel that wants rw layers on disk."""
-    monkeypatch.setattr(rw_folders, "_tmpfs_has_attributes", lambda: False)
-    folder_fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield folder_fd
-    os.close(folder_fd)
-
-
-def test_abandoned_rw_layers_are_swept(layers_fd: int, tmp_path: Path) -> None:
-    abandoned, odd = f".rw-{dead_pid()}-1-1", (".rw-", ".rw-1", ".rw-x-1-1")
-    own = f".rw-{os.getpid()}-{start_time(os.getpid())}-7"
-    for name in (abandoned, own, *odd):
-        (tmp_path / name).mkdir()
-    at = os.open(abandoned, os.O_RDONLY, dir_fd=layers_fd)
-    for _ in range(1500):  # deeper than Python's recursion and than the usual open files
-        os.mkdir("d", dir_fd=at)
-        below = os.open("d", os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = below
-    os.close(at)
-
-    RwLayers(layers_fd)
-
-    assert sorted(os.listdir(tmp_path)) == sorted([own, *odd])
-
-
-def test_rw_layer_that_fails_leaves_nothing(
-    layers_fd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    layers = RwLayers(layers_fd)
-    monkeypatch.setattr(rw_folders.init_layer, "copy_attributes", refuse)
-    before = os.listdir("/proc/self/fd")
-
-    with pytest.raises(OSError, match="No space left"):
-        layers.make({}, tmp_path.stat())
-
-    assert os.listdir(tmp_path) == []
-    assert os.listdir("/proc/self/fd") == before
 
 
 class InitFirst(Conversation):

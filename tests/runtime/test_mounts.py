@@ -1,0 +1,88 @@
+"""Folders of the host, temporary file systems and a read-only root, as a container has them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from features import needs
+
+if TYPE_CHECKING:
+    from conftest import Start
+
+
+def test_mount_shows_a_host_folder(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("of the host")
+
+    container = start(mounts=[(tmp_path, "/mnt/here")])
+
+    assert container.path("/mnt/here/x").read_text() == "of the host"
+
+
+def test_mount_shows_a_host_file(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("of the host")
+
+    container = start(mounts=[(str(tmp_path / "x"), "/etc/app/x.conf")])
+
+    assert container.run(["cat", "/etc/app/x.conf"]).stdout == "of the host"
+
+
+def test_mount_is_readonly(start: Start, tmp_path: Path) -> None:
+    container = start(mounts=[(tmp_path, "/mnt/here")])
+
+    done = container.run(["touch", "/mnt/here/x"], check=False)
+
+    assert "Read-only file system" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs("ordinary user")
+def test_devices_of_a_mount_are_dead(start: Start) -> None:
+    container = start(mounts=[("/dev", "/mnt/dev")])
+
+    done = container.run("cat < /mnt/dev/null", check=False)
+
+    assert "Permission denied" in done.stderr
+
+
+def test_mounts_may_be_nested(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "inner").write_text("inner")
+    (tmp_path / "outer/place").touch()
+
+    container = start(mounts=[(tmp_path / "outer", "/mnt/o"), (tmp_path / "inner", "/mnt/o/place")])
+
+    assert container.path("/mnt/o/place").read_text() == "inner"
+
+
+@pytest.mark.parametrize("name", ["with space", "a,b:c\\d", "new\nline", os.fsdecode(b"\xff")])
+def test_strange_names_can_be_mounted(start: Start, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "x").write_text("found")
+
+    container = start(mounts=[(tmp_path / name, "/mnt/here")])
+
+    assert container.path("/mnt/here/x").read_text() == "found"
+
+
+def test_tmpfs_is_empty_and_writable(start: Start) -> None:
+    container = start(tmpfs=["/scratch", ("/var/small", "64K")])
+
+    done = container.run(
+        "stat -c %a /scratch; echo > /scratch/x; head -c 100K /dev/zero > /var/small/x", check=False
+    )
+
+    assert done.stdout == "1777\n"
+    assert "No space left on device" in done.stderr
+
+
+def test_readonly_container(start: Start) -> None:
+    container = start(readonly=True, tmpfs=["/tmp"])
+
+    done = container.run("echo > /tmp/x; echo > /x", check=False)
+
+    assert done.returncode != 0
+    assert "/x: Read-only file system" in done.stderr
+    assert container.path("/tmp/x").exists()
