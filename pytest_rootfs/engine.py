@@ -19,6 +19,7 @@ from pytest_rootfs.build_steps import BuildSteps
 from pytest_rootfs.builder import Builder, BuiltImage
 from pytest_rootfs.enforcement import Enforcement
 from pytest_rootfs.golden import GoldenFolder
+from pytest_rootfs.homes import ContainerHome, Services
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.references import resolve
 from pytest_rootfs.options import LimitsPolicy
@@ -30,7 +31,6 @@ from pytest_rootfs.runtime.plan import Plan, make_plan
 from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Session
 from pytest_rootfs.runtime.spec import ContainerOptions
-from pytest_rootfs.rw_layers import RwLayer, Services
 from pytest_rootfs.secret_values import SecretValues
 from pytest_rootfs.settings import SECRET_ENV
 from pytest_rootfs.store.store import Store
@@ -237,7 +237,7 @@ class Engine:
         )
         defaults = _defaults(built, options)
         self.secrets.note(defaults.env)
-        home = RwLayer(
+        home = ContainerHome(
             store=self.store, session=session, plan=plan, added=extra_layers, services=services
         )
         container = Container(

@@ -35,7 +35,7 @@ LAYERS = [  # lowest first; a module imports from layers below its own, and from
     {"bases", "content_layers"},
     {"builder", "commits"},
     {"rw_files", "enforcement"},
-    {"rw_layers", "build_steps", "unpacking"},
+    {"homes", "build_steps", "unpacking"},
     {"engine"},
     {"tracebacks"},
     {"failures", "report", "terminals", "marks", "hooks"},

@@ -49,7 +49,7 @@ IDS = ("ids.py", "subordinate_ids.py")
 """Their gaps are provoked in test_ids.py, and only ever a part of an error."""
 SOURCES = [
     *(path for path in (PACKAGE / "runtime").glob("*.py") if path.name not in IDS),
-    *(PACKAGE / "engine.py", PACKAGE / "enforcement.py", PACKAGE / "rw_layers.py"),
+    *(PACKAGE / "engine.py", PACKAGE / "enforcement.py", PACKAGE / "homes.py"),
 ]
 
 
@@ -185,7 +185,7 @@ class Stage:
     def refuse_spawner(self) -> object:
         """Have the spawner refuse a call."""
         container = self.start()
-        home: Any = container._home  # Any: a RwLayer, of which the runtime does not know
+        home: Any = container._home  # Any: a ContainerHome, of which the runtime does not know
         return home._call(container, "tree", path="/nonesuch", readonly=True, recursive=True)
 
 

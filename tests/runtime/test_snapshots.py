@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from features import needs
 
-from pytest_rootfs import rw_layers
+from pytest_rootfs import homes
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied, ContainerError, LayerCorrupt
 from pytest_rootfs.image import Image
@@ -212,7 +212,7 @@ def test_unchanged_container_has_its_snapshot(container: Container) -> None:
 
 @pytest.mark.slow
 def test_deep_chains_stay_mountable(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rw_layers, "ADDED_MAX", 12)
+    monkeypatch.setattr(homes, "ADDED_MAX", 12)
     for number in range(20):
         container.run(f"echo {number} > /{number}; echo {number} > /f; rm -f /{number - 2}")
         snapshot = container.snapshot()

@@ -1,4 +1,4 @@
-"""The rw layer of one container, as the engine keeps it: compared, read, packed, given up."""
+"""What the engine does for a container: its figures, limits and files, and its next beginning."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ADDED_MAX = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What the engine does for a container that it has started."""
+    """What a home itself takes from the engine."""
 
     plan: Callable[[Sequence[str]], Plan]
     """Return the container's plan with layers on top of the image, bottom first, all unpacked."""
@@ -52,11 +52,11 @@ class Services:
     golden_folder: Callable[[], GoldenFolder | None]
 
 
-class RwLayer:
-    """What outlives a container's processes: its upper dir, held by the spawner.
+class ContainerHome:
+    """The `Home` of a container: its rw layer outlives its processes, held by the spawner.
 
-    `added` are the layers between it and the image, bottom first: of the snapshot that it began
-    from. To whoever asks what has changed since the image, they are a part of it.
+    `added` are the layers between rw layer and image, bottom first: of the snapshot that it began
+    from. To whoever asks what has changed since the image, they are a part of the rw layer.
     """
 
     def __init__(
@@ -289,11 +289,11 @@ class ChangesOrigin:
     def __init__(
         self,
         container: Container,
-        layer: RwLayer,
+        home: ContainerHome,
         find_golden: Callable[[], GoldenFolder | None],
     ) -> None:
         self._container = container
-        self._layer = layer
+        self._home = home
         self._find_golden = find_golden
 
     def golden_folder(self) -> GoldenFolder:
@@ -310,7 +310,7 @@ class ChangesOrigin:
                 f"container {container.name} is closed: what was in its changed files is gone",
                 hint="compare with a golden file before the container is closed",
             )
-        return self._layer.digests(container)
+        return self._home.digests(container)
 
 
 def _lost(container: Container, error: Exception) -> ContainerDied:
