@@ -11,6 +11,8 @@ import errno
 import os
 import time
 
+from pytest_rootfs.kernel import proc_files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +65,7 @@ class Folder:
         try:
             fd = os.open(rel_path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
             try:
-                return read_all(fd)
+                return proc_files.read_all(fd)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -119,23 +121,6 @@ def explained(error: OSError, what: str, path: str) -> OSError:
     return OSError(number, f"{what}: {os.strerror(number)}", path)
 
 
-def read_all(fd: int) -> str:
-    """Return what is left to read."""
-    chunks = []
-    while chunk := os.read(fd, 65536):
-        chunks.append(chunk)
-    return os.fsdecode(b"".join(chunks))
-
-
-def read_text(path: str) -> str:
-    """Return the whole file."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return read_all(fd)
-    finally:
-        os.close(fd)
-
-
 def number_in(text: str | None) -> int | None:
     """Return the number that is all of a file's text; None for "max" and for no file."""
     return int(text) if text is not None and text.strip().isdigit() else None
@@ -156,7 +141,7 @@ def cpu_quota_us(cpus: float) -> int:
 def session_name() -> str:
     """Return the name of the calling process's folder: boot, pid, start time."""
     pid = os.getpid()
-    return f"{PREFIX}{_boot_id8()}-{pid}-{start_time(pid)}"
+    return f"{PREFIX}{_boot_id8()}-{pid}-{proc_files.start_time(pid)}"
 
 
 def is_orphan(name: str) -> bool:
@@ -167,7 +152,7 @@ def is_orphan(name: str) -> bool:
     if not (parts[1].isdigit() and parts[2].isdigit()):
         return False  # systemd's own, which ends in .scope
     boot_id8, pid, started = parts
-    return boot_id8 != _boot_id8() or start_time(int(pid)) != started
+    return boot_id8 != _boot_id8() or proc_files.start_time(int(pid)) != started
 
 
 def remove_tree(parent: Folder, name: str) -> bool:
@@ -205,18 +190,4 @@ def _rmdir_below(parent: Folder, name: str) -> bool:
 
 
 def _boot_id8() -> str:
-    return read_text("/proc/sys/kernel/random/boot_id")[:8]
-
-
-def start_time(pid: int) -> str | None:
-    """Return field 22 of /proc/PID/stat (proc(5)); None for a process that is gone or a zombie."""
-    fields = stat_fields(pid)
-    return None if not fields or fields[0] in ("Z", "X") else fields[19]
-
-
-def stat_fields(pid: int) -> list[str]:
-    """Return /proc/PID/stat from field 3, the state, on; nothing for a process that is gone."""
-    try:
-        return read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    return proc_files.read_text("/proc/sys/kernel/random/boot_id")[:8]

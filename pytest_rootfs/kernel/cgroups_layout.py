@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from pytest_rootfs.kernel.cgroups_files import read_text
 from pytest_rootfs.kernel.mountinfo import unescaped
+from pytest_rootfs.kernel.proc_files import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import errno
 import os
 
-from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel import cgroups_rights as rights
 from pytest_rootfs.kernel import cgroups_v2 as v2
 from pytest_rootfs.kernel.cgroups_layout import SETTING
+from pytest_rootfs.kernel.proc_files import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _frozen_above(path: str, top: str) -> str:
 
 def _content(path: str) -> str:
     try:
-        return files.read_text(path).strip()
+        return read_text(path).strip()
     except OSError:
         return ""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 
-from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel import cgroups_scope as scope
 from pytest_rootfs.kernel import cgroups_v2 as v2
+from pytest_rootfs.kernel.proc_files import read_text, stat_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def strangers(folder: str) -> list[int]:
     if session == os.getpid():  # we were started as a session of our own, as the warden is
         session = os.getsid(os.getppid())
     ancestors = _lineage(os.getpid())
-    pids = [int(pid) for pid in files.read_text(f"{folder}/cgroup.procs").split()]
+    pids = [int(pid) for pid in read_text(f"{folder}/cgroup.procs").split()]
     return [pid for pid in pids if pid not in ancestors and session not in _lineage(pid)]
 
 
 def _lineage(pid: int) -> list[int]:
     """Return a process and those above it; the process alone when it has ended meanwhile."""
     found = [pid]
-    while fields := files.stat_fields(found[-1]):
+    while fields := stat_fields(found[-1]):
         found.append(int(fields[1]))
     return found

@@ -22,6 +22,7 @@ import time
 from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel.cgroups_files import Folder
 from pytest_rootfs.kernel.cgroups_hierarchy import Hierarchy
+from pytest_rootfs.kernel.proc_files import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def enable(folder: Folder, controllers: tuple[str, ...]) -> dict[str, str]:
 def enabled_in(path: str) -> tuple[str, ...]:
     """Return the controllers that the children of a folder have."""
     try:
-        return tuple(files.read_text(f"{path}/cgroup.subtree_control").split())
+        return tuple(read_text(f"{path}/cgroup.subtree_control").split())
     except OSError:
         return ()
 
@@ -184,7 +185,7 @@ def enabled_in(path: str) -> tuple[str, ...]:
 def available_in(path: str) -> tuple[str, ...]:
     """Return the controllers that could be enabled for the children of a folder."""
     try:
-        return tuple(files.read_text(f"{path}/cgroup.controllers").split())
+        return tuple(read_text(f"{path}/cgroup.controllers").split())
     except OSError:
         return ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_rootfs.kernel.cgroups_files import read_text
+from pytest_rootfs.kernel.proc_files import read_text
 
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 

@@ -12,7 +12,7 @@ import errno
 import os
 
 from pytest_rootfs.kernel import mounts
-from pytest_rootfs.kernel.cgroups_files import start_time
+from pytest_rootfs.kernel.proc_files import start_time
 from pytest_rootfs.kernel.trees import remove_tree_at
 from pytest_rootfs.runtime import init_layer
 from pytest_rootfs.runtime.init_layer import FOLDER_FLAGS

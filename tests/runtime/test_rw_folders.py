@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from groups import dead_pid
 
-from pytest_rootfs.kernel.cgroups_files import start_time
+from pytest_rootfs.kernel.proc_files import start_time
 from pytest_rootfs.runtime import rw_folders
 from pytest_rootfs.runtime.rw_folders import RwLayers
 
