@@ -55,9 +55,17 @@ def find_ids(message: Message) -> Answer:
 
 
 def change(message: Message) -> Answer:
-    """Change one entry of a folder, or its attributes; the symlink itself where that is asked."""
-    with _Parent(message["path"]) as parent:
-        _CHANGES[message["how"]](parent, message)
+    """Change one entry of a folder, or the attributes of what a path leads to."""
+    how, path = message["how"], message["path"]
+    if how in _OF_ENTRIES:
+        with _Parent(path) as parent:
+            _OF_ENTRIES[how](parent, message)
+        return {}, []
+    fd = open_inside(path, os.O_PATH)
+    try:
+        _OF_TARGETS[how](f"/proc/self/fd/{fd}", message)
+    finally:
+        os.close(fd)
     return {}, []
 
 
@@ -97,42 +105,32 @@ def _link_to(parent: _Parent, message: Message) -> None:
     os.symlink(message["target"], parent.name, dir_fd=parent.fd)
 
 
-def _change_owner(parent: _Parent, message: Message) -> None:
+def _change_link_owner(parent: _Parent, message: Message) -> None:
     os.chown(parent.name, message["uid"], message["gid"], dir_fd=parent.fd, follow_symlinks=False)
 
 
-def _change_mode(_parent: _Parent, message: Message) -> None:
-    fd = open_inside(message["path"], os.O_PATH)  # chmod(2) of a symlink changes its target
-    try:
-        os.chmod(f"/proc/self/fd/{fd}", message["mode"])
-    finally:
-        os.close(fd)
+def _change_owner(target: str, message: Message) -> None:
+    os.chown(target, message["uid"], message["gid"])
 
 
-def _change_owner_of_target(_parent: _Parent, message: Message) -> None:
-    fd = open_inside(message["path"], os.O_PATH)
-    try:
-        os.chown(f"/proc/self/fd/{fd}", message["uid"], message["gid"])
-    finally:
-        os.close(fd)
+def _change_mode(target: str, message: Message) -> None:
+    os.chmod(target, message["mode"])
 
 
-def _set_times(_parent: _Parent, message: Message) -> None:
-    fd = open_inside(message["path"], os.O_PATH)
-    try:
-        os.utime(f"/proc/self/fd/{fd}", ns=(message["atime_ns"], message["mtime_ns"]))
-    finally:
-        os.close(fd)
+def _set_times(target: str, message: Message) -> None:
+    os.utime(target, ns=(message["atime_ns"], message["mtime_ns"]))
 
 
-_CHANGES: dict[str, Callable[[_Parent, Message], None]] = {
+_OF_ENTRIES: dict[str, Callable[[_Parent, Message], None]] = {
     "mkdir": _make_dir,
     "unlink": _unlink,
     "rmdir": _remove_dir,
     "rename": _rename,
     "symlink": _link_to,
-    "lchown": _change_owner,
-    "chown": _change_owner_of_target,
+    "lchown": _change_link_owner,
+}
+_OF_TARGETS: dict[str, Callable[[str, Message], None]] = {
+    "chown": _change_owner,
     "chmod": _change_mode,
     "utime": _set_times,
 }

@@ -63,7 +63,7 @@ class RootTrees:
         self._rw_layers = RwLayers(layers_fd)
         self._place = place
         self._host_fd = -1
-        self._host_view: list[int] = []
+        self._host_overlay_fds: list[int] = []
         """What keeps the host's overlay, on which layers may lie: made once, its root last."""
         self._takes_detached = _takes_detached()
         self._init_layers: dict[str, tuple[int, int]] = {}
@@ -113,9 +113,11 @@ class RootTrees:
 
     def _on_host(self, opened: Sequence[int]) -> list[int]:
         """Put the host's overlay in the place of its root directory (see `stack_on_host`)."""
-        if not self._host_view:
-            self._host_view = view_host(self._host_fd, "" if self._takes_detached else self._place)
-        return [*opened[:-1], self._host_view[-1]]
+        if not self._host_overlay_fds:
+            self._host_overlay_fds = view_host(
+                self._host_fd, "" if self._takes_detached else self._place
+            )
+        return [*opened[:-1], self._host_overlay_fds[-1]]
 
     def _assemble(self, lower_fds: Sequence[int], rw_layer: RwLayer) -> Root:
         with self._attached(rw_layer):
