@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Any
@@ -15,8 +14,8 @@ from typing import IO, Any
 from pytest_rootfs import settings
 from pytest_rootfs.errors import CommandFailed, ContainerDied, shown, signal_name
 from pytest_rootfs.runtime import protocol, waits
-from pytest_rootfs.runtime.client import Conversation, PeerGone
-from pytest_rootfs.runtime.endings import Command, Ending
+from pytest_rootfs.runtime.client import Conversation
+from pytest_rootfs.runtime.endings import Command, Ending, ExitNotice
 from pytest_rootfs.runtime.pipes import Pipes
 from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.pumps import Pump
@@ -35,12 +34,6 @@ ENDING_S = 0.5
 
 REST_BYTES = 1 << 20
 """How much is read from the pipes of a command that was killed."""
-
-MAX_WAIT_S = 1e6
-"""Locks and sockets take no time-out of centuries."""
-
-KILLED = {"exit": -signal.SIGKILL, "user_s": 0.0, "system_s": 0.0, "max_rss_bytes": 0}
-"""How a command has ended that a restart of its container has killed: nothing outlives init."""
 
 HELD_PIPE_LIMIT_S = 1.0
 HELD_PIPE_BYTES = 16 << 20
@@ -72,17 +65,23 @@ class Process:
         self.args = args
         self.pid = int(started["pid"])
         self.marker = int(started["marker"])
-        self.returncode: int | None = None
-        self.ending: Ending | None = None
         self.record = record
         self._terms = terms
-        self._conversation = conversation
+        self._notice = ExitNotice(conversation, agent, record)
         self._agent = agent
-        self._began = time.monotonic()
-        self._ending_lock = threading.Lock()
         self._unsent = terms.input
         pipes = {} if is_tty else dict(zip(piped, fds, strict=True))
         self._pipes = Pipes(pipes, fds[0] if is_tty else None, text=terms.text)
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the command has ended, None while nobody has seen it."""
+        return self._notice.ending
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, negative for a signal; None while nobody has seen it."""
+        return None if self.ending is None else self.ending.returncode
 
     @property
     def stdin(self) -> IO[str] | IO[bytes] | None:
@@ -107,8 +106,8 @@ class Process:
     def poll(self) -> int | None:
         """Return the exit status, or None while the command runs; negative for a signal."""
         if self.returncode is None:
-            with contextlib.suppress(TimeoutError, BlockingIOError):
-                self._take_ending(0)
+            with contextlib.suppress(TimeoutError):
+                self._await_end(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -117,10 +116,10 @@ class Process:
         limit_s = self._terms.timeout_s if timeout is None else timeout
         if self.returncode is None:
             try:
-                self._take_ending(limit_s)
-            except (TimeoutError, BlockingIOError):
+                self._await_end(limit_s)
+            except TimeoutError:
                 raise subprocess.TimeoutExpired(self.args, limit_s or 0.0) from None
-        assert self.returncode is not None  # _take_ending sets it or raises
+        assert self.returncode is not None  # _await_end sees it or raises
         self._check(self.returncode, None, None)
         return self.returncode
 
@@ -171,8 +170,8 @@ class Process:
         self._pipes.listen(wait_s)
         self._note_output()
         if self._pipes.has_ended and self.returncode is None:
-            with contextlib.suppress(TimeoutError, BlockingIOError, ValueError):
-                self._take_ending(ENDING_S)
+            with contextlib.suppress(TimeoutError, ValueError):
+                self._await_end(ENDING_S)
         return self._pipes.has_ended
 
     def overhear(self) -> None:
@@ -221,13 +220,13 @@ class Process:
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when the command has ended, for select and poll."""
-        return self._conversation.socket.fileno()
+        return self._notice.fileno()
 
     def close(self) -> None:
         """Close the streams and the terminal; the command goes on. Idempotent."""
         self.note_end()
         self._pipes.close()
-        self._conversation.close()
+        self._notice.close()
 
     def finish(self, data: bytes | None, deadline: float | None) -> bool:
         """Send input, read to the end; return whether the deadline passed.
@@ -242,7 +241,7 @@ class Process:
     def finish_killed(self, timeout_s: float) -> None:
         """Wait for the end of a command that was killed, and read what its pipes still hold."""
         with contextlib.suppress(TimeoutError):
-            self._take_ending(timeout_s)
+            self._await_end(timeout_s)
         pump = Pump(self._pipes.take(), None, self._pipes.heard)
         pump.drain(REST_BYTES)
         self._pipes.give_back(pump.open_fds())
@@ -255,18 +254,7 @@ class Process:
 
     def note_end(self) -> None:
         """Complete the record if the command has ended; asks nobody and never waits."""
-        if self.returncode is not None or not self._ending_lock.acquire(blocking=False):
-            return
-        try:
-            message, _ = self._conversation.receive(0)
-            self._end(message)
-            self.record.duration_s = None  # it may have ended long ago
-        except PeerGone:
-            self.record.returncode = -signal.SIGKILL  # nothing outlives init
-        except OSError:
-            pass  # it runs, or was closed before it had ended
-        finally:
-            self._ending_lock.release()
+        self._notice.look()
 
     def __enter__(self) -> Process:
         """Return the process."""
@@ -298,37 +286,18 @@ class Process:
         state = "running" if self.returncode is None else f"returncode {self.returncode}"
         return f"<Process {self.pid} {shown(self.args)} {state}>"
 
-    def _take_ending(self, timeout_s: float | None, pump: Pump | None = None) -> None:
-        """Receive how the command ended, unless another thread has; raises TimeoutError.
+    def _await_end(self, timeout_s: float | None, pump: Pump | None = None) -> None:
+        """See how the command ended; raises TimeoutError, or ContainerDied.
 
         What `pump` still finds in the pipes of a container that has died is its last output.
         """
-        limit_s = None if timeout_s is None else min(max(timeout_s, 0), MAX_WAIT_S)
-        if not self._ending_lock.acquire(timeout=-1 if limit_s is None else limit_s):
-            raise TimeoutError
-        try:
-            if self.returncode is not None:
-                return
-            if self._conversation.socket.fileno() < 0:
-                raise ValueError("the process was closed before it had ended")
-            message, _ = self._conversation.receive(limit_s)
-            self._end(message)
-        except PeerGone:
+
+        def hear_last_words() -> None:
             if pump is not None:
                 pump.drain(REST_BYTES)
             self._note_output()
-            if self._agent.was_replaced:
-                self._end(KILLED)
-                return
-            self.record.returncode = -signal.SIGKILL  # nothing outlives init
-            raise self._agent.died() from None
-        finally:
-            self._ending_lock.release()
 
-    def _end(self, message: Message) -> None:
-        self.ending = Ending(message, time.monotonic() - self._began)
-        self.returncode = self.record.returncode = self.ending.returncode
-        self.record.duration_s = self.ending.duration_s
+        self._notice.wait(timeout_s, hear_last_words)
 
     def _pump(self, data: bytes | None, deadline: float | None) -> bool:
         """Move bytes until the command has ended and its pipes are dry, or the deadline passed.
@@ -346,7 +315,7 @@ class Process:
                 data += END_OF_TRANSMISSION * (1 if not data or data.endswith(b"\n") else 2)
         pump = Pump(fds, data, self._pipes.heard)
         if self.returncode is None:
-            pump.watch(self._conversation.socket)
+            pump.watch(self.fileno())
         try:
             self._turn(pump, deadline)
         finally:
@@ -364,9 +333,9 @@ class Process:
             if self.returncode is not None:
                 wait_s = HELD_PIPE_GRACE_S
             ready = pump.turn(wait_s)
-            if self._conversation.socket.fileno() in ready:
-                pump.forget(self._conversation.socket.fileno())
-                self._take_ending(None, pump)
+            if self.fileno() in ready:
+                pump.forget(self.fileno())
+                self._await_end(None, pump)
                 pump.stop_input()
                 deadline = time.monotonic() + HELD_PIPE_LIMIT_S
                 pump.limit(HELD_PIPE_BYTES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import socket
 import sys
 import threading
 from collections import deque
@@ -120,10 +119,10 @@ class Pump:
         """Tell whether anything is left to wait for."""
         return bool(self._number or self._others) and self._left_bytes > 0
 
-    def watch(self, channel: socket.socket) -> None:
-        """Wait for a socket as well."""
-        self._others.add(channel.fileno())
-        self._poll.register(channel, select.POLLIN)
+    def watch(self, fd: int) -> None:
+        """Wait for a descriptor as well, until it can be read."""
+        self._others.add(fd)
+        self._poll.register(fd, select.POLLIN)
 
     def forget(self, fd: int) -> None:
         """Wait for it no longer."""

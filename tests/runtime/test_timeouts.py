@@ -143,7 +143,7 @@ def test_interrupted_call_kills_its_command(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pytest_rootfs.runtime.process.Process._take_ending", interrupt)
+        patch.setattr("pytest_rootfs.runtime.process.Process._await_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
             container.run("sleep 100 & sleep 0.05")
 
