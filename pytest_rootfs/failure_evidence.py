@@ -110,11 +110,11 @@ def _image(built: BuiltImage, secrets: SecretValues) -> KeptImage:
         layers=tuple(built.layers),
         size=built.size,
         is_host=built.is_host,
-        config=hidden_config(built.config.as_oci(), secrets),
+        config=_hidden_config(built.config.as_oci(), secrets),
     )
 
 
-def hidden_config(config: JsonObject, secrets: SecretValues) -> JsonObject:
+def _hidden_config(config: JsonObject, secrets: SecretValues) -> JsonObject:
     """Return the config of an image in which secrets have no value."""
     pairs: Sequence[str] = config.get("Env", ())
     env = secrets.hidden_env(dict(pair.partition("=")[::2] for pair in pairs))

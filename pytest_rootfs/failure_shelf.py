@@ -89,8 +89,8 @@ class Failures:
             return
         shutil.rmtree(doomed, ignore_errors=True)  # whatever stays in trash/ is collected later
 
-    def sweep(self, count: int, size: int, *, project: Path | None = None) -> Ids:
-        """Remove the oldest failures beyond a count and a size in bytes; return their ids.
+    def sweep(self, count: int, size_bytes: int, *, project: Path | None = None) -> Ids:
+        """Remove the oldest failures beyond a count and a size; return their ids.
 
         With a project only those whose rootdir it is. The newest one always stays, however large.
         """
@@ -99,7 +99,7 @@ class Failures:
         failures = [each for each in self.list() if project in (None, Path(each.rootdir))]
         for position, failure in enumerate(failures):
             kept_bytes += failure.size
-            if position > 0 and (position >= count or kept_bytes > size):
+            if position > 0 and (position >= count or kept_bytes > size_bytes):
                 doomed.append(failure.id)
         for failure_id in doomed:
             with suppress(FailureNotFound):  # another session sweeps as well

@@ -49,7 +49,7 @@ def lost_env(kept: KeptContainer) -> list[str]:
     return [name for name in kept.masked_env if name in (kept.options.get("env") or ())]
 
 
-def final_state(kept: KeptContainer, store: Store) -> BuiltImage:
+def _final_state(kept: KeptContainer, store: Store) -> BuiltImage:
     """Return a kept container as an image of its own, against which changes are counted anew."""
     before = built_image(kept.image, store)
     layers = (*before.layers, kept.layer)
@@ -90,7 +90,7 @@ def state_for(
     if kept is None:
         return None
     require_files(failure, kept)
-    return final_state(kept, store)
+    return _final_state(kept, store)
 
 
 class FilesNotKept(RootfsError):

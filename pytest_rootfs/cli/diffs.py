@@ -109,7 +109,7 @@ def _differences(
     pending, known = list(reversed(paths)), set(paths)
     while pending:
         path = pending.pop()
-        old, new = read_side(before, path), read_side(after, path)
+        old, new = _read_side(before, path), _read_side(after, path)
         if lines := list(compare(path, old, new)):
             yield path, lines
         if "d" in (old.kind, new.kind) and old.kind != new.kind:
@@ -134,7 +134,7 @@ def _print_stats(found: Iterable[tuple[str, list[bytes]]]) -> int:
     return len(stats)
 
 
-def read_side(container: Container, path: str) -> Side:
+def _read_side(container: Container, path: str) -> Side:
     """Read a path in a container, not following a symbolic link at its end."""
     place = container.path(path)
     try:

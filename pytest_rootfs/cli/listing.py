@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,17 @@ def _show_container(kept: KeptContainer, *, alone: bool) -> None:
 def _limits(kept: KeptContainer) -> str:
     shown_limits = []
     for key, value in kept.limits.items():
-        if value is None:
-            continue
-        is_size = key in ("memory", "disk") and isinstance(value, int)
-        shown_limits.append(f"{key} {shown_size(value) if is_size else format(value)}")
+        if value is not None:
+            write = _UNITS.get(key, format) if isinstance(value, (int, float)) else str
+            shown_limits.append(f"{key} {write(value)}")
     return ", ".join(shown_limits) or "none"
+
+
+_UNITS: Mapping[str, Callable[[float], str]] = {
+    "memory": shown_size,
+    "disk": shown_size,
+    "timeout": lambda seconds: f"{seconds:g} s",
+}
 
 
 def _stats(kept: KeptContainer) -> str:

@@ -85,7 +85,7 @@ def flatten(
     return _Resolver(store, tuple(folders), hook, base or Path()).flatten(image, ())
 
 
-def is_real(image: Image) -> bool:
+def _is_real(image: Image) -> bool:
     """Tell whether an image starts at something that needs no further look-up."""
     real = image.reference in (SCRATCH, HOST) or bool(MANIFEST.fullmatch(image.reference))
     return real or is_foreign(image.reference)
@@ -127,7 +127,7 @@ class _Resolver:
         raise self._not_found(reference, stack)
 
     def flatten(self, image: Image, stack: tuple[Path, ...]) -> Image:
-        if is_real(image):
+        if _is_real(image):
             return image
         below = self.resolve(image.reference, stack)
         return Image(

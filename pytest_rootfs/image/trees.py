@@ -103,7 +103,7 @@ def is_unchanged(seen: Iterable[tuple[str, Iterable[int]]]) -> bool:
     return all(fingerprint(path) == tuple(mark) for path, mark in seen)
 
 
-def read_file(path: str) -> Iterator[bytes]:
+def _read_file(path: str) -> Iterator[bytes]:
     """Yield the bytes of a regular file in pieces; a link as last component is refused."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb", buffering=0) as file:
@@ -117,7 +117,7 @@ def file_entry(path: bytes, source: str, *, mode: int, owner: tuple[int, int]) -
     """Return the entry of a host file, hashing it."""
     hashed = hashlib.sha256()
     size = 0
-    for piece in read_file(source):
+    for piece in _read_file(source):
         hashed.update(piece)
         size += len(piece)
     return TreeEntry(
@@ -139,7 +139,7 @@ def entry_pieces(entry: TreeEntry) -> Iterator[bytes]:
     hashed = hashlib.sha256()
     size = 0
     try:
-        for piece in read_file(entry.source):
+        for piece in _read_file(entry.source):
             size += len(piece)
             if size > entry.size:
                 break

@@ -67,7 +67,7 @@ def gc(
             results += shrunk.results
         _take_abandoned(store)
         _drop_locks(store)
-    freed, left = empty_trash(store, remove)
+    freed, left = _empty_trash(store, remove)
     return Collected(
         blobs=blobs,
         layers=layers,
@@ -127,7 +127,7 @@ def _drop_locks(store: Store) -> None:
         take_if_dead(path, path)
 
 
-def empty_trash(store: Store, remove: Remove = remove_tree_at) -> tuple[int, tuple[str, ...]]:
+def _empty_trash(store: Store, remove: Remove = remove_tree_at) -> tuple[int, tuple[str, ...]]:
     """Delete the trash; return the bytes freed and what could not be deleted.
 
     Safe at any time. What is in the trash is wanted by nobody, however it came there.

@@ -39,7 +39,7 @@ class UnpackLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpackResult:
-    """What an unpacked archive was.
+    """What an unpacked archive was, with its `size` in bytes.
 
     `degraded` lists, in words, what this host cannot keep and what was read with lenience.
     `uses_below`: the tree fits only what it was unpacked over, so its name is the chain's.

@@ -31,14 +31,14 @@ def locked(
 
     Not re-entrant: a second `locked` of the same name in one thread waits for itself.
     """
-    fd = acquire(path, shared=shared, label=label, tell=tell)
+    fd = _acquire(path, shared=shared, label=label, tell=tell)
     try:
         yield
     finally:
         os.close(fd)
 
 
-def acquire(path: Path, *, shared: bool = False, label: str = "", tell: Tell | None = None) -> int:
+def _acquire(path: Path, *, shared: bool = False, label: str = "", tell: Tell | None = None) -> int:
     """Lock `path` and return the descriptor that holds the lock; an exclusive holder signs it."""
     mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:

@@ -45,10 +45,10 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """An image of the store. `config` is the whole config blob: `config`, `history`, `rootfs` ….
+    """An image of the store; `digest`, `size` (in bytes) and `media_type` are its manifest's.
 
-    `layers` are the blobs that the manifest names, compressed or not; the uncompressed ones have
-    the names `diff_ids`.
+    `config` is the whole config blob: `config`, `history`, `rootfs` …. `layers` are the blobs that
+    the manifest names, compressed or not; the uncompressed ones have the names `diff_ids`.
     """
 
     digest: str

@@ -20,15 +20,15 @@ from pytest_rootfs.store.store import Store
 
 def wanted_digests(store: Store) -> set[str]:
     """Return every digest that a root names, and what manifests among them name."""
-    return reached(store, roots(store))
+    return _reached(store, _roots(store))
 
 
 def leased_digests(store: Store) -> set[str]:
     """Return every digest that a living process uses, and what manifests among them name."""
-    return reached(store, _leases(store))
+    return _reached(store, _leases(store))
 
 
-def reached(store: Store, paths: Iterable[Path]) -> set[str]:
+def _reached(store: Store, paths: Iterable[Path]) -> set[str]:
     """Return every digest that files name, and what manifests among them name."""
     pending: set[str] = set()
     for path in paths:
@@ -42,7 +42,7 @@ def reached(store: Store, paths: Iterable[Path]) -> set[str]:
     return wanted
 
 
-def roots(store: Store) -> Iterator[Path]:
+def _roots(store: Store) -> Iterator[Path]:
     """Yield the files whose digests are wanted; leases of the dead are removed meanwhile."""
     yield from (store.root / "refs").iterdir()
     yield from (store.root / "failures").glob("*/*.json")

@@ -29,7 +29,10 @@ _NAMES_LISTED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackResult:
-    """What was packed. No entries: nothing differs. `skipped` says in words what is left out."""
+    """What was packed: the archive's digest and its `size` in bytes.
+
+    No entries: nothing differs. `skipped` says in words what is left out.
+    """
 
     diff_id: str
     size: int

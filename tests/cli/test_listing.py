@@ -26,7 +26,7 @@ def make(store_dir: Path) -> Make:
             image=image,
             user="app",
             workdir="/srv",
-            limits={"memory": 64 << 20, "pids": 1024, "cpus": None},
+            limits={"memory": 64 << 20, "pids": 1024, "cpus": None, "timeout": 300.0},
             limits_hit=("over memory: 64.0 MiB",),
             stats={"memory_peak_bytes": 1 << 20, "cpu_s": 0.25, "pids": 3, "read_bytes": None},
             changes=(
@@ -104,7 +104,7 @@ def test_show_tells_what_happened(call: Call, make: Make) -> None:
         "assert 1 == 2",
         "minimal sha256:1111",
         "app in /srv",
-        "memory 64.0 MiB, pids 1024",
+        "memory 64.0 MiB, pids 1024, timeout 300 s",
         "over memory: 64.0 MiB",
         "memory peak 1.0 MiB, cpu 0.25 s, pids 3",
         "$ sh -c 'exit 3'",

@@ -21,7 +21,7 @@ _COLOURS = {"ok": "green", "degraded": "yellow", "missing": "red", "not tried": 
 
 def _doctor(args: argparse.Namespace) -> int:
     checks = []
-    for check in examine(args):
+    for check in _examine(args):
         checks.append(check)
         if not args.json:
             _print(check)
@@ -39,7 +39,7 @@ def _print(check: Check) -> None:
         print(f"{'':<28}repair: {check.repair}")
 
 
-def examine(args: argparse.Namespace) -> Iterator[Check]:
+def _examine(args: argparse.Namespace) -> Iterator[Check]:
     """Examine this host, the simplest requirement first."""
     from pytest_rootfs.cli.doctor import containers, namespaces, storage  # noqa: PLC0415  as below
     from pytest_rootfs.cli.sessions import open_engine, store_root  # noqa: PLC0415  Linux only

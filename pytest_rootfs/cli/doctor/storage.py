@@ -88,7 +88,7 @@ def temporary_files() -> Check:
         )
     room = os.statvfs(folder)
     free_bytes = room.f_bavail * room.f_frsize
-    found = f"{folder} on {filesystem_of(Path(folder))}, {shown_size(free_bytes)} free"
+    found = f"{folder} on {_filesystem_of(Path(folder))}, {shown_size(free_bytes)} free"
     if room.f_flag & os.ST_NOEXEC:
         return Check(
             name=name,
@@ -124,7 +124,7 @@ def store(root: Path) -> Check:
             repair=error.hint,
         )
     free_bytes = shutil.disk_usage(root).free
-    found = f"{root} on {filesystem_of(root)}, {shown_size(free_bytes)} free"
+    found = f"{root} on {_filesystem_of(root)}, {shown_size(free_bytes)} free"
     if free_bytes > STORE_ROOM_BYTES:
         return Check(name="store", state="ok", found=found)
     return Check(
@@ -141,7 +141,7 @@ def one_line(error: RootfsError) -> str:
     return "; ".join(part.strip() for part in (error.what, *error.detail.splitlines()[-1:]) if part)
 
 
-def filesystem_of(path: Path) -> str:
+def _filesystem_of(path: Path) -> str:
     """Return the type of the file system that holds a path; proc_pid_mountinfo(5)."""
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
