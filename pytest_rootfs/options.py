@@ -25,7 +25,7 @@ UNSUPPORTED = ("skip", "fail")
 
 DEFAULT_IMAGE = "minimal"
 DEFAULT_KEEP_COUNT = 20
-DEFAULT_KEEP_SIZE = "2G"
+DEFAULT_KEEP_SIZE_BYTES = 2 << 30
 
 
 # Plain classes: every pytest run makes them, and as dataclasses they would cost it 2 ms.
@@ -94,7 +94,8 @@ OPTIONS = (
     ),
     Option(
         "keep_size",
-        f"How many bytes of failures are kept in all, such as 500M (default: {DEFAULT_KEEP_SIZE})",
+        "How many bytes of failures are kept in all, such as 500M "
+        f"(default: {DEFAULT_KEEP_SIZE_BYTES >> 30}G)",
         on_command_line=False,
     ),
     Option(
@@ -197,7 +198,7 @@ class Settings:
         self.image_folders = self.image_folders or (sources.rootdir / "images",)
         self.keep = cast("Keep", _choice(sources, "keep", KEEP, "failed"))
         self.keep_count = parse_count(*_value(sources, "keep_count", DEFAULT_KEEP_COUNT))
-        self.keep_size_bytes = parse_size(*_value(sources, "keep_size", DEFAULT_KEEP_SIZE))
+        self.keep_size_bytes = parse_size(*_value(sources, "keep_size", DEFAULT_KEEP_SIZE_BYTES))
         self.output = _folder(sources, "output")
         self.store = _folder(sources, "store") or default_store(sources.environ)
         self.limits = cast("LimitsPolicy", _choice(sources, "limits", LIMITS, "strict"))

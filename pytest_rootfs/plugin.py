@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SESSION = pytest.StashKey[Session]()
 DEFAULT_IMAGE_FIXTURE = "_rootfs_default_image"
 STORE_FIXTURES = {DEFAULT_IMAGE_FIXTURE, "image_builder"}
+CONTAINER_FIXTURES = STORE_FIXTURES | {"container", "container_factory"}
 NOTE_KEY = "rootfs_failure"  # as in `attempts`, which no suite without containers imports
 USAGE_KEY = "rootfs_usage_error"
 MARK = (
@@ -72,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = Settings(_sources(config))
     except (TypeError, ValueError) as error:  # TypeError: pytest < 9.2, a number in [tool.pytest]
         raise pytest.UsageError(str(error)) from None
-    if settings.shell and getattr(config.option, "dist", "no") != "no":
+    if settings.shell and _distributes(config):
         raise pytest.UsageError(
             "--rootfs-shell is incompatible with distributing tests; try using -n0"
         )
@@ -89,8 +90,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say how containers run here; only what is known at once."""
-    return config.stash[SESSION].header()
+    """Say how containers run here; under xdist, whose controller does not see the tests."""
+    return config.stash[SESSION].header() if _distributes(config) else None
+
+
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: Sequence[pytest.Item]
+) -> str | None:
+    """Say it below the head, as a suite without containers shall not pay 5 ms for the look."""
+    option = config.option
+    if option.verbose < 0 or option.no_header or _distributes(config):
+        return None
+    uses = any(not CONTAINER_FIXTURES.isdisjoint(getattr(x, "fixturenames", ())) for x in items)
+    return config.stash[SESSION].header() if uses else None
 
 
 # Collection.
@@ -101,7 +113,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     images = metafunc.config.stash[SESSION].settings.images
     if len(images) < 2 or not _asks_for_default_image(metafunc):
         return
-    if _check_mark(metafunc.definition).get("image") is None:  # an image of its own is one image
+    item = metafunc.definition
+    if _check_marks(item, _telling_marks(item)).get("image") is None:  # its own is one image
         metafunc.parametrize(
             DEFAULT_IMAGE_FIXTURE, images, indirect=True, ids=images, scope="session"
         )
@@ -114,9 +127,11 @@ def pytest_make_collect_report(
     """Check the marks of the tests that were just collected."""
     report = yield
     try:
+        checked: list[pytest.Mark] = []
         for item in report.result:
-            if isinstance(item, pytest.Item):
-                _check_mark(item)
+            if isinstance(item, pytest.Item) and (marks := _telling_marks(item)) != checked:
+                _check_marks(item, marks)
+                checked = marks  # of a parametrised test 10 000 items may have the same
     except pytest.UsageError as error:
         if not _is_worker(collector.config):
             raise
@@ -273,6 +288,10 @@ def _sources(config: pytest.Config) -> Sources:
     )
 
 
+def _distributes(config: pytest.Config) -> bool:
+    return getattr(config.option, "dist", "no") != "no"
+
+
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
@@ -318,10 +337,13 @@ def _find_mistake(session: pytest.Session) -> str:
     return ""
 
 
-def _check_mark(item: pytest.Item) -> dict[str, object]:
+def _telling_marks(item: pytest.Item) -> list[pytest.Mark]:
+    """Return a test's marks, but for bare ones: those are often another suite's label."""
+    return [mark for mark in item.iter_markers("container") if mark.args or mark.kwargs]
+
+
+def _check_marks(item: pytest.Item, said: list[pytest.Mark]) -> dict[str, object]:
     """Return the merged keywords of a test's marks; raises `UsageError` naming the test."""
-    # A bare mark says nothing, and is often another suite's label.
-    said = [mark for mark in item.iter_markers("container") if mark.args or mark.kwargs]
     if not said:
         return {}
     from pytest_rootfs import marks  # noqa: PLC0415  marked tests only

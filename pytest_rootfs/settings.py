@@ -20,7 +20,7 @@ SECRET_ENV = ("*TOKEN*", "*PASSWORD*", "*SECRET*", "*_KEY", "*CREDENTIAL*")
 """Globs of the environment variables that hold secrets, unless the user says otherwise."""
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII)
+_SIZE = r"(?ia)(\d{1,20}(?:\.\d{1,20})?)\s*(?:([KMGT])(?:i?B)?|B)?"  # compiled on first use
 
 
 def parse_size(key: str, value: object) -> int:
@@ -31,7 +31,7 @@ def parse_size(key: str, value: object) -> int:
     size: float | None = None
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
-    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+    elif isinstance(value, str) and (match := re.fullmatch(_SIZE, value.strip())):
         number = float(match[1]) if "." in match[1] else int(match[1])
         size = number * _UNITS[(match[2] or "").upper()]
     if size is None:

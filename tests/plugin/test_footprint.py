@@ -1,0 +1,137 @@
+"""What the plugin costs a suite: counted in modules, which do not vary as times do.
+
+`python -m benchmarks start` measures the times.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+UNUSED = {
+    "pytest_rootfs",
+    "pytest_rootfs.fixtures",
+    "pytest_rootfs.hooks",
+    "pytest_rootfs.options",
+    "pytest_rootfs.plugin",
+    "pytest_rootfs.session",
+    "pytest_rootfs.settings",
+    "pytest_rootfs.summaries",
+    "pytest_rootfs.tracebacks",
+}
+"""What every run of pytest imports where the package is installed."""
+
+MARKED = UNUSED | {
+    "pytest_rootfs.marks",
+    "pytest_rootfs.runtime",
+    "pytest_rootfs.runtime.spec",
+}
+"""What the check of a mark adds."""
+
+HEAD = UNUSED | {
+    "pytest_rootfs.report",
+    "pytest_rootfs.kernel",
+    "pytest_rootfs.kernel.cgroups_files",
+    "pytest_rootfs.kernel.cgroups_hierarchy",
+    "pytest_rootfs.kernel.cgroups_layout",
+    "pytest_rootfs.kernel.cgroups_places",
+    "pytest_rootfs.kernel.cgroups_reasons",  # where a limit cannot be enforced
+    "pytest_rootfs.kernel.cgroups_rights",
+    "pytest_rootfs.kernel.cgroups_scope",
+    "pytest_rootfs.kernel.cgroups_v2",
+    "pytest_rootfs.kernel.mountinfo",
+    "pytest_rootfs.kernel.namespaces",
+    "pytest_rootfs.runtime",
+    "pytest_rootfs.runtime.glance",
+    "pytest_rootfs.runtime.ids",
+    "pytest_rootfs.runtime.subordinate_ids",
+    "pytest_rootfs.runtime.surroundings",
+}
+"""What the line of the head adds, where tests want containers."""
+
+CONFTEST = """
+    import sys
+
+    def pytest_unconfigure():
+        with open("modules", "w") as file:
+            print(*sys.modules, sep="\\n", file=file)
+"""
+PLAIN = "def test_it(): pass"
+MARKED_ONLY = """
+    import pytest
+
+    @pytest.mark.container(memory="64M")
+    @pytest.mark.parametrize("number", range(3))
+    def test_it(number): pass
+"""
+WANTS_CONTAINER = "def test_it(container): pass"
+
+
+def modules_of(pytester: pytest.Pytester, test: str, *options: str) -> set[str]:
+    """Return what a run of pytest has imported at its end."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test)
+    blocked = ("hypothesispytest", "xdist", "html", "metadata", "rerunfailures")
+    others = [option for name in blocked for option in ("-p", f"no:{name}")]
+    assert pytester.runpytest_subprocess(*others, *options).ret == 0
+    return set((pytester.path / "modules").read_text().split())
+
+
+def ours(modules: set[str]) -> set[str]:
+    return {name for name in modules if name.partition(".")[0] == "pytest_rootfs"}
+
+
+def test_unused_plugin_imports_nothing_more(pytester: pytest.Pytester) -> None:
+    assert ours(modules_of(pytester, PLAIN)) - UNUSED == set()
+
+
+def test_unused_plugin_imports_no_library(pytester: pytest.Pytester) -> None:
+    without = modules_of(pytester, PLAIN, "-p", "no:rootfs", "-p", "no:rootfs.fixtures")
+    with_plugin = modules_of(pytester, PLAIN)
+
+    assert with_plugin - without - ours(with_plugin) == set()
+
+
+def test_check_of_marks_imports_only_what_checks(pytester: pytest.Pytester) -> None:
+    assert ours(modules_of(pytester, MARKED_ONLY)) - MARKED == set()
+
+
+def test_head_imports_only_what_looks(pytester: pytest.Pytester) -> None:
+    assert ours(modules_of(pytester, WANTS_CONTAINER, "--setup-plan")) - HEAD == set()
+
+
+def test_head_is_silent_without_container_tests(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(PLAIN)
+
+    pytester.runpytest_subprocess().stdout.no_fnmatch_line("rootfs: *")
+
+
+@pytest.mark.parametrize("option", ["-q", "--no-header"])
+def test_head_is_silent_when_asked_to_be(pytester: pytest.Pytester, option: str) -> None:
+    pytester.makepyfile(WANTS_CONTAINER)
+
+    pytester.runpytest_subprocess("--co", option).stdout.no_fnmatch_line("rootfs: *")
+
+
+def test_distributed_run_has_the_head(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    pytester.makepyfile(PLAIN)
+
+    pytester.runpytest_subprocess("-n1").stdout.fnmatch_lines(["rootfs: *image minimal *"])
+
+
+def test_mark_of_siblings_is_checked_once(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        from pytest_rootfs import marks
+
+        def pytest_configure():
+            merge = marks.merge
+            marks.merge = lambda said: print("checked") or merge(said)
+        """
+    )
+    pytester.makepyfile(MARKED_ONLY)
+
+    result = pytester.runpytest_subprocess("-s")
+
+    result.assert_outcomes(passed=3)
+    assert result.outlines.count("checked") == 1
