@@ -64,7 +64,7 @@ extern int umount2(const char *, int);
 #define P_PIDFD 3
 #endif
 
-enum { MAX_LOWER = 64, MAX_V1 = 8 };
+enum { MAX_LOWER = 256, MAX_V1 = 8 };
 enum phase {
     /* the spawner's, in order */
     CGROUP_MAKE, TREES, CLONE, MAPS, INIT, RUN, CLOSE, CGROUP_REMOVE,

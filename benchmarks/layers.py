@@ -1,36 +1,32 @@
 """What a layer costs: unpacking and packing a Debian of 140 MB, ours, umoci's and GNU tar's.
 
-    python benchmarks/layers.py [--rounds 5] [--cache FOLDER] [--json FILE]
-
-Everything is interleaved in one run, because this kind of machine is noisy. Ours runs as the
-product runs it, as a job in the user namespace, digests included. `umoci raw unpack` does the same
-work; `umoci unpack` also records the tree for a later repack. `umoci repack` compares a tree in
-which one file has changed and packs that; ours packs every file. The root is made once, by
-mmdebstrap, and kept in the cache folder. The peak of memory is that of a process that unpacks and
-packs one file of 2 GB.
+Ours runs as the product runs it, as a job in the user namespace, digests included. `umoci raw
+unpack` does the same work; `umoci unpack` also records the tree for a later repack. `umoci repack`
+compares a tree in which one file has changed and packs that; ours packs every file. The root is
+made once, by mmdebstrap, and kept in a cache folder. The peak of memory is that of a process that
+unpacks and packs one large file.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from benchmarks.figures import Result, Samples, interleaved
+from benchmarks.stage import Refused, Stage
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.store import oci
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pytest-rootfs-benchmark"
-LIMITS = {("unpack", "umoci raw unpack"): 1.5, ("pack", "umoci repack"): 1.0}
-MEMORY_LIMIT_KB = 64 << 10
+ABOUT = "unpack and pack a layer, beside umoci and GNU tar; the peak of memory for a large file"
+BESIDE = {"unpack": "umoci raw unpack", "pack": "umoci repack"}
 MEMORY_PROGRAM = """
 import os, sys
 from pytest_rootfs.errors import ArchiveRejected
@@ -40,7 +36,7 @@ from pytest_rootfs.store.packing import pack
 from pytest_rootfs.store.tar_writer import TarWriter
 from pytest_rootfs.store.uppers import Sides
 
-size = 2 << 30
+size = int(sys.argv[2])
 chunk = bytes(range(1, 256)) * 4096
 
 class Archive:
@@ -79,26 +75,26 @@ status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(status["VmHWM"].split()[0])
 """
 
-Samples = dict[str, list[float]]
-
 
 def essential(cache: Path) -> Path:
     """Return an archive of Debian's essential packages, made once."""
     path = cache / "essential.tar"
     if not path.exists():
+        if not shutil.which("mmdebstrap"):
+            raise Refused("mmdebstrap, which makes the Debian once, is not installed")
         cache.mkdir(parents=True, exist_ok=True)
         sources = sorted(Path("/etc/apt").glob("sources.list.d/*.sources"))
         made = path.with_suffix(".new")
-        command = ["mmdebstrap", "--variant=essential", "--format=tar", "bookworm", made]
+        command = ["mmdebstrap", "--variant=essential", "--format=tar", "bookworm", str(made)]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
-        subprocess.run([*command, *sources[:1]], check=True, env=environment)
+        subprocess.run([*command, *map(str, sources[:1])], check=True, env=environment)
         made.rename(path)
     return path
 
 
 @contextlib.contextmanager
-def engine_with(tar: Path, folder: Path) -> Iterator[tuple[Engine, str, str]]:
-    """Give an engine whose store has an image of one layer; its layer and its tag."""
+def engine_with(tar: Path, folder: Path) -> Iterator[tuple[Engine, str]]:
+    """Give an engine whose store has an image of one layer, and that layer."""
     engine = Engine(EngineSettings(store=folder / "store", limits="off"), warn=print)
     with contextlib.closing(engine):
         with engine.store.blobs.new() as writer, tar.open("rb") as source:
@@ -106,7 +102,7 @@ def engine_with(tar: Path, folder: Path) -> Iterator[tuple[Engine, str, str]]:
             layer = writer.commit(oci.LAYER_TYPE)
         manifest = oci.write_image(engine.store, layers=[layer], config={})
         engine.store.refs.set("essential", manifest.digest)
-        yield engine, layer.digest, "essential"
+        yield engine, layer.digest
 
 
 class Ours:
@@ -164,6 +160,15 @@ class Theirs:
         shutil.copytree(store, self._layout, ignore=shutil.ignore_patterns("layers", "tmp"))
         self._run("umoci", "unpack", *self._rootless, "--image", self._image, self._bundle)
 
+    def candidates(self) -> dict[str, Callable[[], float]]:
+        """Return what is measured, by name."""
+        return {
+            "umoci raw unpack": self.raw_unpack,
+            "umoci unpack": self.unpack,
+            "umoci repack": self.repack,
+            "tar -x": self.gnu_tar,
+        }
+
     def raw_unpack(self) -> float:
         """Unpack, and nothing else."""
         return self._fresh("umoci", "raw", "unpack", *self._rootless, "--image", self._image)
@@ -197,66 +202,51 @@ class Theirs:
         done = subprocess.run([str(each) for each in argv], capture_output=True, check=False)
         took = time.perf_counter() - began
         if done.returncode and argv[0] != "tar":  # only root may make device nodes
-            sys.exit(done.stderr.decode())
+            raise Refused(done.stderr.decode().strip())
         return took
 
 
-def peak_kb(folder: Path) -> int:
-    """Return the peak of memory of a process that unpacks and packs 2 GB, in KB."""
+def peak_mb(folder: Path, size_bytes: int) -> float:
+    """Return the peak of memory of a process that unpacks and packs a file, in MB."""
     (folder / "big").mkdir()
-    argv = [sys.executable, "-c", MEMORY_PROGRAM, folder / "big"]
-    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    argv = [sys.executable, "-c", MEMORY_PROGRAM, str(folder / "big"), str(size_bytes)]
+    top = Path(__file__).parents[1]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=top)
     shutil.rmtree(folder / "big")
-    return int(done.stdout)
+    return int(done.stdout) / 1024
 
 
-def measure(options: argparse.Namespace, folder: Path) -> Samples:
+def small(stage: Stage) -> Path:
+    """Return an archive of a few files."""
+    path = stage.folder / "small.tar"
+    source = stage.layers("minimal")[0]
+    owner = ["--owner=0", "--group=0", "--numeric-owner"]
+    subprocess.run(["tar", *owner, "-C", source, "-cf", path, "."], check=True)
+    return path
+
+
+def measure(stage: Stage) -> Result:
     """Measure everything in turn."""
-    tar = essential(options.cache)
-    with engine_with(tar, folder) as (engine, layer, _):
+    tar = essential(CACHE) if stage.effort.debian else small(stage)
+    result, folder = Result(), stage.folder / "layers"
+    folder.mkdir()
+    with engine_with(tar, folder) as (engine, layer):
         ours = Ours(engine, layer)
-        theirs = Theirs(engine.store.root, tar, folder)
-        candidates: dict[str, Callable[[], float]] = {
-            "unpack": ours.unpack,
-            "umoci raw unpack": theirs.raw_unpack,
-            "umoci unpack": theirs.unpack,
-            "tar -x": theirs.gnu_tar,
-            "pack": ours.pack,
-            "umoci repack": theirs.repack,
-        }
-        samples: Samples = {name: [] for name in candidates}
-        for _ in range(options.rounds):
-            for name, candidate in candidates.items():
-                samples[name].append(candidate())
-    return samples
+        candidates: dict[str, Callable[[], float]] = {"unpack": ours.unpack, "pack": ours.pack}
+        if shutil.which("umoci"):
+            theirs = Theirs(engine.store.root, tar, folder)
+            candidates |= theirs.candidates()
+        else:
+            result.refused["umoci"] = "not installed"
+        turns = [partial(timed, name, act) for name, act in candidates.items()]
+        for name, column in interleaved(stage.effort.rounds, turns).items():
+            result.add({name: column}, beside=BESIDE.get(name, ""))
+    peak = peak_mb(folder, stage.effort.large_file_bytes)
+    size_mb = stage.effort.large_file_bytes >> 20
+    result.add({f"peak of memory, a file of {size_mb} MB": [peak]}, unit="MB")
+    return result
 
 
-def print_table(samples: Samples, peak: int) -> None:
-    """Print what was measured, and what was demanded."""
-    print("| | min s | median s |\n|---|--:|--:|")
-    for name, column in samples.items():
-        print(f"| {name} | {min(column):.2f} | {statistics.median(column):.2f} |")
-    for (name, other), limit in LIMITS.items():
-        ratio = min(samples[name]) / min(samples[other])
-        print(f"\n{name} / {other}: {ratio:.2f} (at most {limit})", end="")
-    print(f"\npeak of memory for a file of 2 GB: {peak >> 10} MB (at most {MEMORY_LIMIT_KB >> 10})")
-
-
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where the archive is kept")
-    parser.add_argument("--json", type=Path, help="write every sample there")
-    options = parser.parse_args()
-    options.cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="layers-", dir=options.cache) as name:
-        samples = measure(options, Path(name))
-        peak = peak_kb(Path(name))
-    print_table(samples, peak)
-    if options.json:
-        options.json.write_text(json.dumps({"samples_s": samples, "peak_kb": peak}))
-
-
-if __name__ == "__main__":
-    main()
+def timed(name: str, act: Callable[[], float]) -> Samples:
+    """Return the milliseconds that a candidate has measured."""
+    return {name: [act() * 1e3]}

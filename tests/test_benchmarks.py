@@ -1,0 +1,77 @@
+"""The benchmarks run: every subject yields its table and valid JSON. No time is judged here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from features import needs
+
+ROOT = Path(__file__).parents[1]
+SUBJECTS = ("phases", "tests", "depth", "mounts", "alive", "many", "memory", "start", "layers")
+
+
+def benchmarks(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def measured(subject: str, folder: Path) -> tuple[dict[str, Any], str]:  # Any: JSON
+    """Measure a subject quickly; return what the JSON says of it, and what was printed."""
+    path, store = folder / "figures.json", os.environ["PYTEST_ROOTFS_STORE"]
+    done = benchmarks(subject, "--quick", "--store", store, "--json", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    subjects = json.loads(path.read_text())["subjects"]
+    assert list(subjects) == [subject]
+    return subjects[subject], done.stdout
+
+
+@pytest.mark.slow
+@needs("userns")
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_subject_yields_table_and_json(subject: str, tmp_path: Path) -> None:
+    found, printed = measured(subject, tmp_path)
+
+    shown = {*found["figures"], *found["refused"]}
+    assert [name for name in shown if f"\n{name} " not in printed] == []
+    assert [x for x, figure in found["figures"].items() if figure["min"] > figure["median"]] == []
+    assert found["figures"] or found["refused"]["this subject"]
+
+
+@pytest.mark.slow
+@needs("userns")
+def test_floor_is_beside_every_phase(tmp_path: Path) -> None:
+    figures = measured("phases", tmp_path)[0]["figures"]
+
+    beside = {name: figure["beside"] for name, figure in figures.items()}
+    assert beside["cold create"] == beside["ahead create"] == "floor create"
+    assert beside["cold run"] == beside["ahead run"] == "floor run"
+    assert beside["cold close"] == beside["ahead close"] == "floor close"
+    assert beside["cold"] == beside["ahead"] == "floor"
+    floor_ms = figures["floor"]["min"] if "floor" in figures else None  # it needs Linux 6.15
+    expected = floor_ms and min(figures["cold"]["samples"]) / floor_ms
+    assert figures["cold"]["ratio_min"] == expected
+
+
+@pytest.mark.slow
+@needs("userns")
+def test_long_session_leaves_nothing(tmp_path: Path) -> None:
+    assert measured("many", tmp_path)[0]["figures"]["left behind"]["samples"] == [0]
+
+
+def test_unknown_subject_names_the_known() -> None:
+    done = benchmarks("fases")
+
+    assert done.returncode == 2
+    message = done.stderr.splitlines()[-1]
+    assert message.endswith(f"unknown subject 'fases': choose of {', '.join(SUBJECTS)}")
