@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks.figures import Result, Samples
 from benchmarks.processes import memory_of
@@ -13,26 +14,36 @@ from pytest_rootfs.runtime.container import Container
 
 ABOUT = "create, run and close among many containers alive, and the memory of each"
 RUNS = 200
+ASKED = 50
+"""How many of the containers answer; each once before it counts, as a first command costs more."""
 
 
 def measure(stage: Stage) -> Result:
-    """Measure while the number of containers alive grows; their number is in each name."""
+    """Measure while the number of containers alive grows, and once more when one is left."""
     result = Result()
-    first = stage.effort.alive[0]
     alive: list[Container] = []
+    one = "run, 1 alive"
     with contextlib.ExitStack() as stack:
         for target in stage.effort.alive:
             created = [timed(lambda: alive.append(start(stage))) for _ in range(len(alive), target)]
-            for container in alive[target - len(created) :]:
+            for container in alive[-len(created) :]:
                 stack.callback(container.close)
-            recent = created[-RUNS:] if target > 1 else created[1:]  # the first starts the engine
-            if recent:
-                result.add({f"create, {target} alive": recent})
-            runs = [timed(lambda: alive[each % target].run(["true"])) for each in range(RUNS)]  # noqa: B023  called at once
-            result.add({f"run, {target} alive": runs}, beside=f"run, {first} alive")
+            if target > 1:  # the first one also starts the engine
+                result.add({f"create, {target} alive": created[-RUNS:]})
+            result.add({f"run, {target} alive": answers(alive)}, beside=one)
         result.add(memory_figures(alive), unit="MB")
-        result.add({f"close, {len(alive)} alive": [timed(each.close) for each in alive[-RUNS:]]})
+        closed = [timed(each.close) for each in alive[1:]]
+        result.add({f"close, {len(alive)} alive": closed[:RUNS]})
+        result.add({"run, 1 alive, at the end": answers(alive[:1])}, beside=one)
     return result
+
+
+def answers(alive: list[Container]) -> list[float]:
+    """Return how long some of the containers take to run a command, in turn."""
+    asked = alive[:: max(1, len(alive) // ASKED)]
+    for container in asked:
+        container.run(["true"])
+    return [timed(partial(asked[each % len(asked)].run, ["true"])) for each in range(RUNS)]
 
 
 def start(stage: Stage) -> Container:

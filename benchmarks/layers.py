@@ -87,7 +87,9 @@ def essential(cache: Path) -> Path:
         made = path.with_suffix(".new")
         command = ["mmdebstrap", "--variant=essential", "--format=tar", "bookworm", str(made)]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
-        subprocess.run([*command, *map(str, sources[:1])], check=True, env=environment)
+        subprocess.run(
+            [*command, *map(str, sources[:1])], check=True, env=environment, capture_output=True
+        )
         made.rename(path)
     return path
 

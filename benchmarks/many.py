@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Result
+from benchmarks.figures import Result, Samples, interleaved
 from benchmarks.floor import cgroup_folders
+from benchmarks.phases import lives
 from benchmarks.processes import Memory
 from benchmarks.sessions import run_session
 from benchmarks.stage import Stage
+from pytest_rootfs.engine import Engine
 
 ABOUT = "a long session of container tests: its first tenth and its last, and what it leaves"
 TESTS = """
@@ -18,6 +23,7 @@ import json, os, sys
 import pytest
 
 sys.path.insert(0, {path!r})
+from benchmarks.many import lives_beside_new
 from benchmarks.processes import children_of, memory_of
 
 notes = []
@@ -38,8 +44,19 @@ def test_it({fixture}, number):
     {act}
     if number + 1 in ({tenth}, {count}):
         note()
+
+{at_end}
+"""
+AT_END = """
+from pytest_rootfs.plugin import SESSION
+
+def test_beside_new_engine(request):
+    lives = lives_beside_new(request.config.stash[SESSION].engine, {turns}, {turn})
+    with open("beside.json", "w") as file:
+        json.dump(lives, file)
 """
 NAMES = ("pytest", "warden", "spawner")
+NEW = "a container of a new engine"
 
 
 def measure(stage: Stage) -> Result:
@@ -48,9 +65,13 @@ def measure(stage: Stage) -> Result:
     tenth = max(2, count // 10)
     stage.layers("minimal")  # built before the session
     _, plain = run(stage, tenth, "plain", "pass")
-    took, notes = run(stage, tenth, "container", 'container.run(["true"])')
+    at_end = AT_END.format(turns=10, turn=max(2, stage.effort.turn // 5))
+    took, notes = run(stage, tenth, "container", 'container.run(["true"])', at_end)
     first = f"first {tenth} tests"
     result.add({first: took[1:tenth], f"last {tenth} tests": took[-tenth:]}, beside=first)
+    beside_new = json.loads((stage.folder / "many-container/beside.json").read_text())
+    after = f"a container after {count} tests"
+    result.add({NEW: beside_new["new"], after: beside_new["worn"]}, beside=NEW)
     for name, early, late in zip(NAMES, *notes, strict=True):
         before, after = (f"{name}, private, after {number}" for number in (tenth, count))
         samples = {before: [private(early)], after: [private(late)]}
@@ -67,7 +88,9 @@ def measure(stage: Stage) -> Result:
     return result
 
 
-def run(stage: Stage, tenth: int, fixture: str, act: str) -> tuple[list[float], Any]:  # Any: JSON
+def run(
+    stage: Stage, tenth: int, fixture: str, act: str, at_end: str = ""
+) -> tuple[list[float], Any]:  # Any: JSON
     """Run a session; return how long each test took, and the memory at a tenth and at its end."""
     count, folder = stage.effort.many, stage.folder / f"many-{fixture}"
     tests = TESTS.format(
@@ -76,9 +99,25 @@ def run(stage: Stage, tenth: int, fixture: str, act: str) -> tuple[list[float], 
         tenth=tenth,
         fixture=fixture,
         act=act,
+        at_end=at_end,
     )
     took = run_session(folder, tests, f"--rootfs-store={stage.store}")["took"]["test_it"]
     return took, json.loads((folder / "notes.json").read_text())
+
+
+def lives_beside_new(worn: Engine, turns: int, turn: int) -> Samples:
+    """Return the lives of containers of an engine and of a new one, in turn.
+
+    At the end of the session, where what else disturbs the machine disturbs both alike.
+    """
+    settings = replace(worn.settings, resolve_hook=None)
+    with contextlib.closing(Engine(settings, warn=print)) as new:
+
+        def lives_of(engine: Engine, label: str) -> Samples:
+            return {label: lives(engine, label, turn, body_s=0)[label]}
+
+        lives(new, "", 2, body_s=0)
+        return interleaved(turns, [partial(lives_of, new, "new"), partial(lives_of, worn, "worn")])
 
 
 def private(row: list[float]) -> float:
