@@ -161,6 +161,7 @@ def _matches(wanted: str, candidates: Sequence[Failure]) -> list[Failure]:
         [each for each in candidates if each.id == wanted],
         [each for each in candidates if each.nodeid == wanted],
         [each for each in candidates if len(wanted) >= 2 and each.id.startswith(wanted)],
+        [each for each in candidates if wanted and each.nodeid.endswith(f"::{wanted}")],
         [each for each in candidates if wanted and wanted in each.nodeid],
     )
     found = next((matches for matches in kinds if matches), [])

@@ -206,6 +206,13 @@ def test_exact_node_id_beats_a_longer_one(failures: Failures, make: Make) -> Non
     assert failures.get("a.py::test_one").id == "aaaaaa"
 
 
+def test_name_of_a_test_beats_that_of_its_file(failures: Failures, make: Make) -> None:
+    meant = make("aaaaaa", "tests/test_app.py::test_app")
+    make("bbbbbb", "tests/test_app.py::test_other")
+
+    assert failures.get("test_app") == meant
+
+
 def test_newest_attempt_of_a_test_is_meant(failures: Failures, make: Make) -> None:
     make("aaaaaa")
     make("bbbbbb")

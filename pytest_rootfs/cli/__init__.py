@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 
+from pytest_rootfs.cli.output import safe
 from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb
 from pytest_rootfs.errors import ImageNotFound, RootfsError
 from pytest_rootfs.failure_shelf import FailureAmbiguous, FailureNotFound
@@ -67,6 +69,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status; prints errors, never a traceback for ours."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_standard_streams()
     codecs.register_error(_ENCODING_ERRORS, _encode_the_rest)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -85,11 +88,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(error.what, error.detail, error.hint)
         return _status_of(error)
     except OSError as error:
-        place = f": {error.filename}" if error.filename else ""
-        _print_error(f"{error.strerror or error}{place}")
+        _print_error(_sentence(error))
         _give_up_output()
         return FAILED
     return status
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller has closed, or our own files would get its numbers.
+
+    Output then has a descriptor for reading only, so that writing fails, as it did before.
+    """
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # the lowest number that is free
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
+
+
+def _sentence(error: OSError) -> str:
+    """Return an error of the system with its place; writing is all that fails without one."""
+    if error.errno == errno.EBADF:
+        return "cannot write: standard output is closed"
+    reason = error.strerror or str(error)
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"cannot write: {reason}"
+    return f"{reason}: {error.filename}" if error.filename else reason
 
 
 def _encode_the_rest(error: UnicodeError) -> tuple[bytes, int]:
@@ -175,5 +205,6 @@ def _status_of(error: RootfsError) -> int:
 
 
 def _print_error(what: str, detail: str = "", hint: str = "") -> None:
-    lines = [f"error: {what}", detail, f"hint: {hint}" if hint else ""]
-    print("\n".join(line for line in lines if line), file=sys.stderr)
+    texts = [f"error: {what}", detail, f"hint: {hint}" if hint else ""]
+    for line in "\n".join(text for text in texts if text).split("\n"):
+        print(safe(line), file=sys.stderr)

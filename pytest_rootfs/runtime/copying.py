@@ -76,7 +76,8 @@ def _copy_out(source: ContainerPath, target: Path, mode: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with source.open("rb") as reader, os.fdopen(os.open(target, flags, 0o600), "wb") as writer:
             shutil.copyfileobj(reader, writer, CHUNK_BYTES)
-        target.chmod(mode & 0o777)
+            if stat.S_ISREG(os.fstat(writer.fileno()).st_mode):  # a device keeps its own
+                os.fchmod(writer.fileno(), mode & 0o777)
     else:
         raise OSError(errno.EINVAL, "only files, folders and symlinks can be copied", str(source))
 

@@ -136,6 +136,14 @@ def test_exec_takes_another_user_and_folder(failed: Failure, call: Call) -> None
 
 
 @needs("subids")
+@pytest.mark.parametrize("words", [["--user", ""], ["--workdir", "srv"]])
+def test_impossible_place_is_wrong_usage(words: list[str], failed: Failure, call: Call) -> None:
+    result = call("exec", *words, "last", "--", "true")
+
+    assert result.status == 2
+    assert f"exec: error: {words[0].strip('-')}=" in result.err
+
+
 @pytest.mark.parametrize(
     ("command", "status"),
     [

@@ -114,7 +114,31 @@ def test_full_disk_is_an_error_not_a_traceback(tmp_path: Path) -> None:
         )
 
     assert done.returncode == 1
-    assert done.stderr == b"error: No space left on device\n"
+    assert done.stderr == b"error: cannot write: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "status"), [("<&-", 0), (">&-", 1), ("2>&-", 0), ("<&- 2>&-", 0)]
+)
+def test_closed_streams_are_no_traceback(closed: str, status: int, tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m pytest_rootfs failures --store {tmp_path}/store {closed}"
+
+    done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True)
+
+    assert done.returncode == status
+    assert done.stdout == ("" if status else "no failures are kept here\n")
+    assert done.stderr == ("error: cannot write: standard output is closed\n" if status else "")
+
+
+def test_errors_draw_nothing_on_the_terminal(call: Call, store_dir: Path) -> None:
+    result = call("show", "\x1b[2Jx\x07")
+
+    assert (result.status, result.err.splitlines()[0]) == (
+        3,
+        "error: no kept failure is called '\\x1b[2Jx\\x07'",
+    )
+    assert call("inspect", "oci:a\x1b[2J").err.startswith("error: cannot read ")
+    assert "\x1b" not in call("inspect", "oci:a\x1b[2J").err
 
 
 def test_interrupt_gives_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,19 @@ def test_set_id_bits_stay_inside(container: Container, tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o755
 
 
+@needs("root")
+def test_device_keeps_its_mode(container: Container, tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    device.chmod(0o666)
+    container.path("/tmp/secret").write_text("x")
+    container.path("/tmp/secret").chmod(0o600)
+
+    container.copy_out("/tmp/secret", device)
+
+    assert stat.S_IMODE(device.stat().st_mode) == 0o666
+
+
 def test_named_symlink_is_followed_inside(container: Container, tmp_path: Path) -> None:
     container.path("/opt/link").symlink_to("/etc/hostname")
 
