@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pytest_rootfs.errors import ArchiveRejected
+from pytest_rootfs.errors import ArchiveRejected, ImageError
 from pytest_rootfs.image.built import chain_id
 from pytest_rootfs.runtime.ids import Ids
 from pytest_rootfs.runtime.session import Session
@@ -13,6 +13,8 @@ from pytest_rootfs.store.staged import Owner
 from pytest_rootfs.store.store import Store
 
 KEPT_STACKS = 1024
+LOWER_DIRS_MAX = 500
+"""OVL_MAX_STACK of fs/overlayfs/super.c."""
 
 
 class Home(Protocol):
@@ -50,7 +52,17 @@ class Unpacker:
         """Unpack layers, bottom first, unless they are; return the names of their trees.
 
         A tree's name is the layer's diffID or, if it fits only what is below it, the chain's.
+        Raises `ImageError` for more layers than an overlay takes, before any of them is unpacked.
         """
+        ours = 2 if is_host else 1  # the init layer, and the host
+        if len(layers) > LOWER_DIRS_MAX - ours:
+            raise ImageError(
+                f"cannot mount {len(layers)} layers of an image: the limit is "
+                f"{LOWER_DIRS_MAX - ours}",
+                detail=f"overlayfs takes {LOWER_DIRS_MAX}, and what every container needs is in "
+                f"{ours} of them; a kept failure or a snapshot is a layer, too",
+                hint="make its layers one: echo FROM IMAGE | podman build --squash-all -t NAME -",
+            )
         stack = (is_host, tuple(layers))
         names = self._unpacked.get(stack)
         if names is None:

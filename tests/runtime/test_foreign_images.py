@@ -10,6 +10,7 @@ import pytest
 from archives import archive, file, folder, link
 from foreign_images import Layout, docker_archive, layer, tar_of
 
+from pytest_rootfs.errors import ImageError
 from pytest_rootfs.image import Image
 
 if TYPE_CHECKING:
@@ -76,3 +77,26 @@ def test_image_may_have_more_than_128_layers(start: Start, tmp_path: Path) -> No
 
     assert len(list(container.path("/srv").iterdir())) == 140
     assert container.path("/srv/000").read_text().startswith("000")
+
+
+@pytest.mark.slow
+def test_image_of_too_many_layers_is_told(start: Start, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    layout.add([layer(f"{number:03}") for number in range(500)])
+
+    with pytest.raises(ImageError, match="cannot mount 500 layers of an image: the limit is 499"):
+        start(f"oci:{layout.path}")
+
+
+@pytest.mark.slow
+def test_snapshot_beyond_the_last_layer_is_told(start: Start, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    layout.add([layer(f"{number:03}") for number in range(499)])
+    container = start(f"oci:{layout.path}")
+    container.path("/new").touch()
+    snapshot = container.snapshot()
+
+    with pytest.raises(ImageError, match="cannot mount 500 layers"):
+        container.reset(snapshot)
+
+    assert container.path("/new").exists()
