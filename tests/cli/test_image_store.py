@@ -10,13 +10,13 @@ import re
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from features import needs
 from foreign_images import Layout, digest_of, docker_archive, layer
+from places import temporary_folder
 
 if TYPE_CHECKING:
     from conftest import Call
@@ -167,7 +167,7 @@ def test_folder_is_not_for_standard_output(call: Call, layout: Layout) -> None:
 def test_podman_output_is_imported(call: Call, layout: Layout, tmp_path: Path) -> None:
     call("import", str(layout.path), "--tag", "app")
     call("export-image", "app", str(tmp_path / "x.tar"))
-    with tempfile.TemporaryDirectory(prefix="p", dir="/tmp") as folder:  # its paths must be short
+    with temporary_folder("/tmp", prefix="p") as folder:  # its paths must be short
         podman = ["podman", f"--root={folder}/root", f"--runroot={folder}/run"]
         podman += [f"--tmpdir={folder}/tmp", "--storage-driver=vfs", "--events-backend=none"]
         for words in (

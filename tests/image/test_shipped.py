@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from building import Session, members
 from features import needs
+from places import temporary_folder
 
 from pytest_rootfs.builder import Builder, BuiltImage
 from pytest_rootfs.errors import RecipeError
@@ -77,11 +76,11 @@ def test_same_digest_as_root_and_as_user(store: Store, minimal: BuiltImage) -> N
     image = resolve("minimal", store=store, folders=[])
 
     # Below /tmp itself: pytest and the suite keep their folders to their owner.
-    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+    with temporary_folder("/tmp") as home:
         os.chown(home, NOBODY, NOBODY)
         os.seteuid(NOBODY)
         try:
-            with Store.open(Path(home) / "store") as other:
+            with Store.open(home / "store") as other:
                 again = Builder(other, Session(other)).build(image)
         finally:
             os.seteuid(0)

@@ -7,7 +7,6 @@ import io
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from judges import podman_tree, umoci_tree
 from namespaced import in_user_namespace
 from overlays import look, mount_overlay, mount_upper, unpack_all
+from places import temporary_folder
 from snapshots import Snapshot, as_mounted, snapshot, without_owners
 
 from pytest_rootfs.kernel import mounts
@@ -142,8 +142,8 @@ def lived(place: Path, history: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
 
 def check(history: Sequence[tuple[Any, ...]]) -> tuple[list[bytes], Snapshot]:
     """Check all that needs no judge; return the layers and the tree that they must give."""
-    with tempfile.TemporaryDirectory() as place:
-        found = in_user_namespace(lambda: lived(Path(place), history))
+    with temporary_folder() as place:
+        found = in_user_namespace(lambda: lived(place, history))
     assert as_mounted(found["view"]) == as_mounted(found["merged"])
     if not found["entries"]:
         return [BASE], found["view"]
@@ -163,8 +163,8 @@ several = settings(max_examples=40, deadline=None, suppress_health_check=list(He
 def test_L70_history_gives_umoci_the_same_tree(history: list[tuple[Any, ...]]) -> None:
     layers, tree = check(history)
 
-    with tempfile.TemporaryDirectory() as place:
-        assert as_judged(umoci_tree(Path(place), layers)) == tree
+    with temporary_folder() as place:
+        assert as_judged(umoci_tree(place, layers)) == tree
 
 
 @needs("podman", "root")

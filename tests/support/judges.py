@@ -6,12 +6,12 @@ import os
 import secrets
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from places import temporary_folder
 from snapshots import Seen, Snapshot, snapshot
 
 from pytest_rootfs.store import oci
@@ -22,14 +22,12 @@ NAME = "judged:1"
 
 def umoci_tree(tmp_path: Path, layers: Sequence[bytes]) -> Snapshot:
     """Return what `umoci raw unpack` makes of these layers, bottom first."""
-    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
-        store = _stored(Path(folder), layers)
+    with temporary_folder(tmp_path) as folder:
+        store = _stored(folder, layers)
         rootless = [] if os.getuid() == 0 else ["--rootless"]
         image = f"{store}:{NAME}"
         _run("umoci", "raw", "unpack", *rootless, "--image", image, f"{folder}/tree")
-        return {
-            name: _without_owner_note(seen) for name, seen in snapshot(Path(folder, "tree")).items()
-        }
+        return {name: _without_owner_note(seen) for name, seen in snapshot(folder / "tree").items()}
 
 
 def _without_owner_note(seen: Seen) -> Seen:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from places import temporary_folder
 
 import pytest_rootfs
 from pytest_rootfs import images as recipes
@@ -54,7 +55,7 @@ def run_otherwise(
     groups = "--clear-groups" if uid else "--keep-groups"  # a namespace may forbid the former
     setpriv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", groups, *privileges]
     interpreter = os.path.realpath(sys.executable)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         lines = [
             "set -e",
             f"chmod 755 {folder}",
