@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from pytest_rootfs.errors import RootfsError
+from pytest_rootfs.errors import one_line
 
 if TYPE_CHECKING:
     from pytest_rootfs.failure_record import Phase
@@ -140,7 +140,7 @@ class Attempt:
                 keeper().keep(self, report, message=message(), failed=failed)
             except Exception as error:
                 logger.debug("failure not kept", exc_info=True)
-                report.sections.append(("rootfs failure", f"not kept: {first_line(error)}"))
+                report.sections.append(("rootfs failure", f"not kept: {one_line(error)}"))
         elif report.when == "teardown":
             measured = self.containers if self._with_figures else ()
             peaks = [each.stats().memory_peak_bytes for each in measured]
@@ -157,7 +157,7 @@ class Attempt:
                     step()
                 except Exception as error:
                     logger.debug("container not released", exc_info=True)
-                    report.sections.append(("rootfs failure", f"at release: {first_line(error)}"))
+                    report.sections.append(("rootfs failure", f"at release: {one_line(error)}"))
 
     def kept_containers(self, *, failed: bool) -> list[Container]:
         """Return the containers whose rw layers are wanted."""
@@ -188,9 +188,3 @@ def properties(
     if known := [peak for peak in peaks if peak is not None]:
         found.append(("rootfs_memory_peak", max(known)))
     return found
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error as one line; one of ours already is a sentence, others need their name."""
-    text = str(error).partition("\n")[0]
-    return text if isinstance(error, RootfsError) else f"{type(error).__name__}: {text}"

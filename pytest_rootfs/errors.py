@@ -33,6 +33,7 @@ TAIL_SIZE = 1 << 20
 
 Argv = Sequence[str | bytes | os.PathLike[str]]
 Output = str | bytes | None
+_Path = (str, bytes, os.PathLike)
 
 
 class RootfsError(Exception):
@@ -232,3 +233,12 @@ def _tail(name: str, output: Output) -> str:
     elif len(lines) > TAIL_LINES:
         left_out = f" (last {TAIL_LINES} of {len(lines)} lines)"
     return "\n".join([f"{name}{left_out}:", *(f"  {line}" for line in lines[-TAIL_LINES:])])
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line; ours and the system's are sentences, others need their name."""
+    if isinstance(error, OSError) and not isinstance(error, RootfsError) and error.strerror:
+        place = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, _Path) else ""
+        return f"{error.strerror}{place}"
+    text = str(error).partition("\n")[0]
+    return text if isinstance(error, RootfsError) else f"{type(error).__name__}: {text}"

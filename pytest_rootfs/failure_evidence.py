@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_rootfs.errors import RootfsError
+from pytest_rootfs.errors import RootfsError, one_line
 from pytest_rootfs.failure_image import write_image
 from pytest_rootfs.failure_record import JsonObject, KeptContainer, KeptImage
 
@@ -47,7 +47,7 @@ def look_and_keep(container: Container, view: Viewpoint, store: Store) -> KeptCo
     try:
         manifest = write_image(store, kept, layer, view.secrets)
     except (RootfsError, OSError) as error:
-        return replace(kept, gaps=(*kept.gaps, f"files: {str(error).splitlines()[0]}"))
+        return replace(kept, gaps=(*kept.gaps, f"files: {one_line(error)}"))
     return replace(kept, manifest=manifest, layer=layer.digest, size=layer.size)
 
 

@@ -14,6 +14,7 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_rootfs.errors import RootfsError
 from pytest_rootfs.settings import escaped
 
 if TYPE_CHECKING:
@@ -54,7 +55,13 @@ def match(folder: GoldenFolder, name: str, lines: Sequence[str]) -> None:
     path = folder.path / f"{checked(name)}.txt"
     found = "\n".join([_HEAD, *lines]) + "\n"
     if folder.updates:
-        _write(path, found)
+        try:
+            _write(path, found)
+        except OSError as error:
+            raise RootfsError(
+                f"cannot write the golden file {path}: {error.strerror}",
+                hint=f"run pytest {OPTION} where the project's folder can be written",
+            ) from error
         return
     try:
         expected = path.read_text(encoding="utf-8")
@@ -78,6 +85,7 @@ def match(folder: GoldenFolder, name: str, lines: Sequence[str]) -> None:
 
 def checked(name: str) -> str:
     """Return the name of a golden file; raises ValueError for what could lead elsewhere."""
+    __tracebackhide__ = True
     if (
         not isinstance(name, str)
         or not name.isprintable()

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from pytest_rootfs import failures
 from pytest_rootfs import report as texts
-from pytest_rootfs.attempts import NOTE_KEY, Attempt, Note, Report, first_line, properties
+from pytest_rootfs.attempts import NOTE_KEY, Attempt, Note, Report, properties
+from pytest_rootfs.errors import one_line
 
 if TYPE_CHECKING:
     from pytest_rootfs.engine import Engine
@@ -92,7 +93,7 @@ class Keeper:
             return failures.publish(self._engine.store, failure)
         except OSError as error:
             logger.debug("failure not written", exc_info=True)
-            report.sections.append(("rootfs failure", f"not kept: {first_line(error)}"))
+            report.sections.append(("rootfs failure", f"not kept: {one_line(error)}"))
             return None
 
     def _add_extra(self, attempt: Attempt, report: Report, failure: Failure) -> None:
@@ -141,7 +142,7 @@ class Keeper:
             try:
                 step()
             except Exception as error:  # noqa: BLE001  keeping never changes an outcome
-                report.sections.append(("rootfs failure", f"{name}: {first_line(error)}"))
+                report.sections.append(("rootfs failure", f"{name}: {one_line(error)}"))
 
     def _copy(self, failure: Failure) -> None:
         """Copy a failure out of the store: an OCI layout, with its record and added files."""

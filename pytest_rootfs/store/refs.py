@@ -78,9 +78,17 @@ class Refs:
 
     def is_indexed(self) -> bool:
         """Tell whether `index.json` lists the names as they are."""
-        with self._locked():
-            path = self._root / "index.json"
-            return path.exists() and path.read_bytes() == self._index()
+        try:
+            with self._locked():
+                return self._is_indexed()
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            return self._is_indexed()  # nobody can write here either
+
+    def _is_indexed(self) -> bool:
+        path = self._root / "index.json"
+        return path.exists() and path.read_bytes() == self._index()
 
     def _locked(self) -> AbstractContextManager[None]:
         return locked(self._root / "locks" / "index.lock", label="writes index.json")

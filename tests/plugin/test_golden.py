@@ -62,6 +62,16 @@ def test_assert_only_hides_our_frames(pytester: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("*changeset.py:*")
 
 
+def test_bad_name_hides_our_frames(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(container): container.changes().match_golden('../../x')")
+
+    result = pytester.runpytest_subprocess()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *name='../../x' is not the name of a golden file: *"])
+    result.stdout.no_fnmatch_line("*golden.py:*")
+
+
 def test_changes_of_a_closed_container_say_so(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_it="""

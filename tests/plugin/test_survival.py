@@ -113,6 +113,23 @@ def test_full_disk_is_told_and_changes_nothing(pytester: pytest.Pytester) -> Non
     )
 
 
+def test_read_only_project_takes_no_golden_tree(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it="def test_it(container): container.changes().match_golden('clean')")
+
+    result = run_with_mounts(
+        pytester,
+        'mount --bind . .\nmount -o remount,bind,ro .\ncd "$PWD"',
+        "--rootfs-update-golden",
+        "-pno:cacheprovider",
+    )
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *RootfsError: cannot write the golden file */clean.txt: Read-only*"]
+    )
+    result.stdout.no_fnmatch_line("*golden.py:*")
+
+
 def test_read_only_project_keeps_all_the_same(pytester: pytest.Pytester, failures: Records) -> None:
     pytester.makepyfile(test_it="def test_it(container): container.run('touch /etc/new; false')")
 
@@ -125,7 +142,11 @@ def test_read_only_project_keeps_all_the_same(pytester: pytest.Pytester, failure
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*- rootfs changes -*", "added     /etc/new", "copy to */out: OSError: *Read-only file*"]
+        [
+            "*- rootfs changes -*",
+            "added     /etc/new",
+            "copy to */out: Read-only file system: */out",
+        ]
     )
     assert [len(each["changes"]) for each in failures(result)] == [1]
 

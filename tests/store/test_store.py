@@ -20,6 +20,7 @@ from namespaced import in_user_namespace
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.kernel import syscalls
 from pytest_rootfs.store import locks
+from pytest_rootfs.store.checks import fsck
 from pytest_rootfs.store.collect import gc
 from pytest_rootfs.store.probes import StoreUnusable
 from pytest_rootfs.store.staged import layer_rel
@@ -121,11 +122,14 @@ def test_store_without_room_can_be_used(tmp_path: Path, trouble: str) -> None:
             flags = syscalls.MS_REMOUNT | syscalls.MS_RDONLY
             syscalls.mount(None, bytes(tmp_path), None, flags)
         with Store.open(tmp_path / "store") as store:
-            return store.refs.get("app") == digest, store.cache.get("0" * 64), store.refs.list()
+            problems = [problem.what for problem in fsck(store).problems]
+            found = store.refs.get("app") == digest
+            return found, store.cache.get("0" * 64), store.refs.list(), problems
 
-    found, result, refs = in_user_namespace(job)
+    found, result, refs, problems = in_user_namespace(job)
 
     assert (found, result, list(refs)) == (True, {"layer": refs["app"]}, ["app"])
+    assert problems == [f"image 'app' cannot be used: manifest {refs['app']} is not valid JSON"]
 
 
 @needs("userns")
