@@ -174,6 +174,15 @@ def sweep(store_root: Path, *, project: Path, count: int, size_bytes: int) -> se
         store.close()
 
 
+def free(store_root: Path) -> None:
+    """Delete the layers of removed failures; those that a running session uses stay."""
+    from pytest_rootfs.store.collect import free_blobs  # noqa: PLC0415  only where some were removed
+    from pytest_rootfs.store.store import Store  # noqa: PLC0415  as above
+
+    with Store.open(store_root) as store:
+        free_blobs(store)
+
+
 def file_name(text: str) -> str:
     """Return a text as a part of a file's name."""
     return re.sub(r"[^\w.-]+", "_", text)[:60].strip("_")

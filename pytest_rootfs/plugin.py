@@ -257,7 +257,7 @@ class _Summary:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Remove the oldest failures beyond what is to be kept; the workers have ended."""
-        self._session.summary.sweep()
+        self._session.summary.finish()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(

@@ -32,9 +32,22 @@ class Summary:
         size_bytes = sum(each["size"] for each in self._unswept)
         settings = self._settings
         if len(self._unswept) >= settings.keep_count or size_bytes > settings.keep_size_bytes:
-            self.sweep()
+            self._sweep()
 
-    def sweep(self) -> None:
+    def finish(self) -> None:
+        """Make room at the end of the session, whose own layers nobody uses any more."""
+        self._sweep()
+        if not self._swept:
+            return
+        from pytest_rootfs import keeping  # noqa: PLC0415  a failure was kept
+        from pytest_rootfs.errors import RootfsError, one_line  # noqa: PLC0415  as above
+
+        try:
+            keeping.free(self._settings.store)
+        except (RootfsError, OSError) as error:
+            self.trouble.append(f"layers of removed failures stay: {one_line(error)}")
+
+    def _sweep(self) -> None:
         """Make room, if this session kept any failure since it was made last."""
         if self._unswept:
             self._unswept.clear()
@@ -43,7 +56,7 @@ class Summary:
     def make_room(self) -> None:
         """Remove the oldest failures of the project beyond what is to be kept."""
         from pytest_rootfs import keeping  # noqa: PLC0415  a failure was kept
-        from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  as above
+        from pytest_rootfs.errors import RootfsError, one_line  # noqa: PLC0415  as above
 
         settings = self._settings
         try:
@@ -54,7 +67,7 @@ class Summary:
                 size_bytes=settings.keep_size_bytes,
             )
         except (RootfsError, OSError) as error:
-            self.trouble.append(f"older failures could not be removed: {error}")
+            self.trouble.append(f"older failures could not be removed: {one_line(error)}")
 
     def title(self) -> str:
         """Return the heading of the summary; `keep="all"` keeps what is no failure, too."""

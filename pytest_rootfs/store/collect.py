@@ -78,6 +78,17 @@ def gc(
     )
 
 
+def free_blobs(store: Store) -> int:
+    """Delete the blobs that nothing refers to, and nothing else; return how many.
+
+    Safe while others use the store, as `gc` is; takes as long as reading what names digests.
+    """
+    with locked(store.root / "locks" / "gc.lock", label="collects what nothing refers to"):
+        blobs = sum(1 for _ in _take_blobs(store, wanted_digests(store)))
+    empty_trash(store)
+    return blobs
+
+
 def _drop_results(store: Store, retention_s: float) -> int:
     """Remove old results of build steps; return how many."""
     oldest = time.time() - retention_s

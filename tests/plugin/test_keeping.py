@@ -351,6 +351,27 @@ def test_old_failures_make_room(pytester: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("??????  *::test_it[[]2] *")
 
 
+@pytest.mark.parametrize("count", [4, 5])
+def test_layers_of_old_failures_are_freed(pytester: pytest.Pytester, count: int) -> None:
+    pytester.makepyfile(
+        f"""
+        import os, pytest
+        @pytest.mark.container("scratch")
+        @pytest.mark.parametrize("number", range({count}))
+        def test_it(container, number):
+            container.path("/file").write_bytes(os.urandom(1 << 20))
+            assert False
+        """
+    )
+    pytester.makeini("[pytest]\nrootfs_keep_count = 2")
+
+    pytester.runpytest_subprocess("--rootfs-store=store").assert_outcomes(failed=count)
+
+    blobs = (pytester.path / "store" / "blobs" / "sha256").iterdir()
+    assert len([blob for blob in blobs if blob.stat().st_size > 1 << 20]) == 2
+    assert list((pytester.path / "store" / "trash").iterdir()) == []
+
+
 def test_broken_keeping_never_changes_the_outcome(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         """
