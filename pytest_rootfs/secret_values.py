@@ -19,8 +19,11 @@ from pytest_rootfs.settings import SECRET_ENV
 MASK = "***"
 SHORTEST = 4
 LONG = 32
-"""From this length on, half a value is hidden as well: pytest shortens texts in their middle."""
+"""From this length on a piece is hidden as well that nothing marks as cut."""
 _PIECE = 16
+_CUT_AFTER = ("...", "…", "\n[... ")
+_CUT_BEFORE = ("...", "…", " left out ...]\n")
+"""How pytest, other programs and `run` say that the middle of a text was left out."""
 
 
 class SecretValues:
@@ -60,6 +63,8 @@ class SecretValues:
             self._forms = self._expression()
         text = self._forms.sub(MASK, text)
         for value in self._values:
+            for form in _forms(value):
+                text = _without_ends(text, form)
             if len(value) >= LONG:
                 text = _without_pieces(text, value)
         return text
@@ -101,6 +106,29 @@ def _forms(value: str) -> set[str]:
     escaped = [each[1:-1] for each in (repr(value), ascii(value), json.dumps(value), plain_json)]
     forms = {value, shlex.quote(value), *escaped, *(repr(each)[1:-1] for each in escaped)}
     return {form for form in forms if len(form) >= SHORTEST}
+
+
+def _without_ends(text: str, form: str) -> str:
+    """Hide a beginning or an end of a value beside the mark of what was left out."""
+    head, tail = form[:SHORTEST], form[-SHORTEST:]
+    start = text.find(head)
+    while start >= 0:
+        end = start + SHORTEST
+        while end < len(text) and end - start < len(form) and text[end] == form[end - start]:
+            end += 1
+        if text.startswith(_CUT_AFTER, end):
+            text = text[:start] + MASK + text[end:]
+        start = text.find(head, start + 1)
+    start = text.find(tail)
+    while start >= 0:
+        first, end = start, start + SHORTEST
+        while first > 0 and end - first < len(form) and text[first - 1] == form[first - 1 - end]:
+            first -= 1
+        if text.endswith(_CUT_BEFORE, 0, first):
+            text = text[:first] + MASK + text[end:]
+            start = first
+        start = text.find(tail, start + 1)
+    return text
 
 
 def _without_pieces(text: str, value: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 
 import pytest
+from _pytest._io.saferepr import saferepr  # how pytest shortens values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,6 +85,30 @@ def test_piece_of_a_long_value_is_hidden(cut: Callable[[str], str]) -> None:
     shown = knowing(LONG).hidden(f"assert '{cut(LONG)}'")
 
     assert shown.replace("...", "") == "assert '***'"
+
+
+@pytest.mark.parametrize(
+    "value", ["tok-ABCDEFGH-1234567890-longer", "it's\n a long 'secret' value"]
+)
+def test_ends_that_pytest_leaves_are_hidden(value: str) -> None:
+    text = f"assert {saferepr(value, maxsize=24)} == 'x'"
+    assert "..." in text
+
+    shown = knowing(value).hidden(text)
+
+    assert re.sub(r"\*+", "*", shown) in ("assert '*...*' == 'x'", "assert \"*...*\" == 'x'")
+
+
+def test_ends_beside_what_run_leaves_out_are_hidden() -> None:
+    output = "see hunter22\n[... 9 bytes left out ...]\nhunter23 ..."
+
+    shown = knowing("hunter22-and-23", "pass-hunter23").hidden(output)
+
+    assert shown == "see ***\n[... 9 bytes left out ...]\n*** ..."
+
+
+def test_word_beside_an_ellipsis_stays() -> None:
+    assert knowing("collecting-secrets").hidden("collected 3 items ...") == "collected 3 items ..."
 
 
 def test_tail_that_begins_inside_a_value_is_hidden() -> None:
