@@ -84,8 +84,8 @@ def free_blobs(store: Store) -> int:
     Safe while others use the store, as `gc` is; takes as long as reading what names digests.
     """
     with locked(store.root / "locks" / "gc.lock", label="collects what nothing refers to"):
-        blobs = sum(1 for _ in _take_blobs(store, wanted_digests(store)))
-    empty_trash(store)
+        blobs = _take_blobs(store, wanted_digests(store))
+    _empty_trash(store, remove_tree_at)
     return blobs
 
 
