@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,10 +64,13 @@ RESOLVE_IN_ROOT = 0x10
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 
 OPENAT2_TRIES = 64
 _SIGCHLD = 17
+_AF_INET, _SOCK_DGRAM, _SIOCSIFFLAGS = 2, 2 | os.O_CLOEXEC, 0x8914
+_LOOPBACK_UP = b"lo".ljust(16, b"\0") + (1).to_bytes(2, sys.byteorder).ljust(24, b"\0")  # ifreq
 _CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "ppc64le": 120}
 
 _LIBC = ctypes.PyDLL(None, use_errno=True)  # PyDLL: the GIL stays held across clone3, as in os.fork
@@ -73,33 +78,23 @@ _int, _uint, _long, _str = ctypes.c_int, ctypes.c_uint, ctypes.c_long, ctypes.c_
 _ulong, _size, _pointer = ctypes.c_ulong, ctypes.c_size_t, ctypes.c_void_p
 
 
+def _numbers(names: str) -> list[tuple[str, Any]]:
+    return [(name, ctypes.c_uint64) for name in names.split()]
+
+
 class _CloneArgs(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_uint64)
-        for name in (
-            "flags",
-            "pidfd",
-            "child_tid",
-            "parent_tid",
-            "exit_signal",
-            "stack",
-            "stack_size",
-            "tls",
-            "set_tid",
-            "set_tid_size",
-            "cgroup",
-        )
-    ]
+    _fields_ = _numbers(
+        "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size "
+        "cgroup"
+    )
 
 
 class _MountAttr(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
-    ]
+    _fields_ = _numbers("attr_set attr_clr propagation userns_fd")
 
 
 class _OpenHow(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+    _fields_ = _numbers("flags mode resolve")
 
 
 class _Statfs(ctypes.Structure):
@@ -117,22 +112,20 @@ def _syscall(number: int, *argtypes: Any) -> Callable[..., int]:
     call = _LIBC["syscall"]  # subscription makes a new function object, with types of its own
     call.argtypes = (_long, *argtypes)
     call.restype = _long
-
-    def numbered(*args: object) -> int:
-        result: int = call(number, *args)
-        return result
-
-    return numbered
+    return partial(call, number)
 
 
-_mount = _function("mount", _str, _str, _str, _ulong, _str)
+raw_mount = _function("mount", _str, _str, _str, _ulong, _str)
 _umount2 = _function("umount2", _str, _int)
 _unshare = _function("unshare", _int)
 _setns = _function("setns", _int, _int)
-_prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
+raw_prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _pivot_root = _function("pivot_root", _str, _str)
 _sethostname = _function("sethostname", _str, _size)
+_statfs = _function("statfs", _str, _pointer)
 _fstatfs = _function("fstatfs", _int, _pointer)
+_socket = _function("socket", _int, _int, _int)
+_ioctl = _function("ioctl", _int, _ulong, _str)
 _syncfs = _function("syncfs", _int)
 _signalfd = _function("signalfd", _int, _str, _int)
 _open_tree = _syscall(428, _int, _str, _uint)
@@ -144,15 +137,40 @@ _fspick = _syscall(433, _int, _str, _uint)
 _clone3 = _syscall(435, _pointer, _size)
 # flags, stack, parent's tid; the other two are in another order on each architecture
 _clone = _syscall(_CLONE.get(os.uname().machine, -1), _ulong, *[_pointer] * 4)
-_openat2 = _syscall(437, _int, _str, _pointer, _size)
+_openat2 = _syscall(437, _int, _str, ctypes.POINTER(_OpenHow), _size)
 _mount_setattr = _syscall(442, _int, _str, _uint, _pointer, _size)
 
 
-def _checked(result: int, call: str, argument: object) -> int:
+_open_hows: dict[tuple[int, int, int], _OpenHow] = {}
+_OPEN_HOW_BYTES = ctypes.sizeof(_OpenHow)
+_found = _Statfs()
+_found_address = ctypes.addressof(_found)
+
+
+def checked(result: int, call: str, argument: object) -> int:
+    """Return the result of a raw call; raise the OSError that a negative one stands for."""
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error), f"{call} {argument}")
     return result
+
+
+def raw_verify(path: bytes, magic: int) -> int:
+    """Raise OSError (ENOTDIR) unless the file system at a path is the one meant; statfs(2)."""
+    if _statfs(path, _found_address) < 0:
+        return -1
+    if _found.type & 0xFFFFFFFF != magic:
+        raise OSError(errno.ENOTDIR, "what was mounted is another file system", os.fsdecode(path))
+    return 0
+
+
+def raise_loopback() -> None:
+    """Bring the loopback interface of this network namespace up; netdevice(7)."""
+    socket_fd = checked(_socket(_AF_INET, _SOCK_DGRAM, 0), "socket", "AF_INET")
+    try:
+        checked(_ioctl(socket_fd, _SIOCSIFFLAGS, _LOOPBACK_UP), "ioctl", "SIOCSIFFLAGS lo")
+    finally:
+        os.close(socket_fd)
 
 
 def _bytes(text: str | bytes | None) -> bytes | None:
@@ -167,51 +185,51 @@ def mount(
     options: str | None = None,
 ) -> None:
     """Mount, bind, remount or change propagation; mount(2)."""
-    result = _mount(_bytes(source), _bytes(target), _bytes(kind), flags, _bytes(options))
-    _checked(result, "mount", f"{kind or source!r} on {target!r}")
+    result = raw_mount(_bytes(source), _bytes(target), _bytes(kind), flags, _bytes(options))
+    checked(result, "mount", f"{kind or source!r} on {target!r}")
 
 
 def umount2(target: str | bytes, flags: int) -> None:
     """Unmount; umount2(2)."""
-    _checked(_umount2(_bytes(target), flags), "umount2", target)
+    checked(_umount2(_bytes(target), flags), "umount2", target)
 
 
 def unshare(flags: int) -> None:
     """Move this process into new namespaces; unshare(2)."""
-    _checked(_unshare(flags), "unshare", hex(flags))
+    checked(_unshare(flags), "unshare", hex(flags))
 
 
 def setns(namespace_fd: int, kind: int) -> None:
     """Move this thread into a namespace; setns(2)."""
-    _checked(_setns(namespace_fd, kind), "setns", namespace_fd)
+    checked(_setns(namespace_fd, kind), "setns", namespace_fd)
 
 
 def prctl(option: int, value: int) -> None:
     """Change an attribute of this process; prctl(2)."""
-    _checked(_prctl(option, value, 0, 0, 0), "prctl", f"{option} {value}")
+    checked(raw_prctl(option, value, 0, 0, 0), "prctl", f"{option} {value}")
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """Exchange the root of the mount namespace; pivot_root(2)."""
-    _checked(_pivot_root(_bytes(new_root), _bytes(put_old)), "pivot_root", new_root)
+    checked(_pivot_root(_bytes(new_root), _bytes(put_old)), "pivot_root", new_root)
 
 
 def sethostname(name: str) -> None:
     """Set the name in this UTS namespace; sethostname(2)."""
-    _checked(_sethostname(name.encode(), len(name.encode())), "sethostname", name)
+    checked(_sethostname(name.encode(), len(name.encode())), "sethostname", name)
 
 
 def filesystem_magic(fd: int) -> int:
     """Return the magic number of the file system that a descriptor is on; fstatfs(2)."""
     result = _Statfs()
-    _checked(_fstatfs(fd, ctypes.addressof(result)), "fstatfs", fd)
+    checked(_fstatfs(fd, ctypes.addressof(result)), "fstatfs", fd)
     magic: int = result.type
     return magic & 0xFFFFFFFF
 
 
 def syncfs(fd: int) -> None:
     """Write all of the file system that a descriptor is on to its disk; syncfs(2)."""
-    _checked(_syncfs(fd), "syncfs", fd)
+    checked(_syncfs(fd), "syncfs", fd)
 
 
 def signalfd(signals: int) -> int:
@@ -222,64 +240,64 @@ def signalfd(signals: int) -> int:
     """
     mask = signals.to_bytes(8, "little") + bytes(120)  # sigset_t of glibc and musl: 128 bytes
     flags = os.O_CLOEXEC | os.O_NONBLOCK  # SFD_CLOEXEC and SFD_NONBLOCK have these values
-    return _checked(_signalfd(-1, mask, flags), "signalfd", hex(signals))
+    return checked(_signalfd(-1, mask, flags), "signalfd", hex(signals))
 
 
 def fsopen(kind: str) -> int:
     """Open a context to make a file system; fsopen(2), Linux 5.2."""
-    return _checked(_fsopen(kind.encode(), 1), "fsopen", kind)  # 1: FSOPEN_CLOEXEC
+    return checked(_fsopen(kind.encode(), 1), "fsopen", kind)  # 1: FSOPEN_CLOEXEC
 
 
 def fsconfig_string(fs_fd: int, key: str, value: str) -> None:
     """Set an option to a string of at most 255 bytes; fsconfig(2)."""
     result = _fsconfig(fs_fd, FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0)
-    _checked(result, "fsconfig", f"{key}={value}")
+    checked(result, "fsconfig", f"{key}={value}")
 
 
 def fsconfig_flag(fs_fd: int, key: str) -> None:
     """Set an option that has no value; fsconfig(2)."""
-    _checked(_fsconfig(fs_fd, FSCONFIG_SET_FLAG, key.encode(), None, 0), "fsconfig", key)
+    checked(_fsconfig(fs_fd, FSCONFIG_SET_FLAG, key.encode(), None, 0), "fsconfig", key)
 
 
 def fsconfig_fd(fs_fd: int, key: str, value_fd: int) -> None:
     """Set an option to a descriptor; fsconfig(2), for overlay layers Linux 6.13."""
     result = _fsconfig(fs_fd, FSCONFIG_SET_FD, key.encode(), None, value_fd)
-    _checked(result, "fsconfig", f"{key}=fd {value_fd}")
+    checked(result, "fsconfig", f"{key}=fd {value_fd}")
 
 
 def fsconfig_create(fs_fd: int) -> None:
     """Make the file system that the context describes; fsconfig(2)."""
-    _checked(_fsconfig(fs_fd, FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig", "create")
+    checked(_fsconfig(fs_fd, FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig", "create")
 
 
 def fsconfig_reconfigure(fs_fd: int) -> None:
     """Apply the context's options to its file system; fsconfig(2)."""
-    _checked(_fsconfig(fs_fd, FSCONFIG_CMD_RECONFIGURE, None, None, 0), "fsconfig", "reconfigure")
+    checked(_fsconfig(fs_fd, FSCONFIG_CMD_RECONFIGURE, None, None, 0), "fsconfig", "reconfigure")
 
 
 def fspick(mount_fd: int) -> int:
     """Open a context to reconfigure the file system of a mount; fspick(2), Linux 5.2."""
     flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH
-    return _checked(_fspick(mount_fd, b"", flags), "fspick", mount_fd)
+    return checked(_fspick(mount_fd, b"", flags), "fspick", mount_fd)
 
 
 def fsmount(fs_fd: int, attributes: int) -> int:
     """Return a detached mount of the context's file system; fsmount(2)."""
-    return _checked(_fsmount(fs_fd, 1, attributes), "fsmount", fs_fd)  # 1: FSMOUNT_CLOEXEC
+    return checked(_fsmount(fs_fd, 1, attributes), "fsmount", fs_fd)  # 1: FSMOUNT_CLOEXEC
 
 
 def open_tree(fd: int, path: str | bytes, flags: int) -> int:
     """Open, or with OPEN_TREE_CLONE copy, the mount tree at a path; open_tree(2)."""
     empty = AT_EMPTY_PATH if not path else 0
     result = _open_tree(fd, _bytes(path), flags | empty | os.O_CLOEXEC)
-    return _checked(result, "open_tree", path or f"fd {fd}")
+    return checked(result, "open_tree", path or f"fd {fd}")
 
 
 def move_mount(mount_fd: int, target: str | bytes, *, target_fd: int = AT_FDCWD) -> None:
     """Attach a detached mount at a path, or with an empty one on `target_fd`; move_mount(2)."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
     result = _move_mount(mount_fd, b"", target_fd, _bytes(target), flags)
-    _checked(result, "move_mount", target or f"fd {target_fd}")
+    checked(result, "move_mount", target or f"fd {target_fd}")
 
 
 def mount_setattr(
@@ -296,7 +314,7 @@ def mount_setattr(
     flags = (AT_RECURSIVE if recursive else 0) | (AT_EMPTY_PATH if not path else 0)
     size = ctypes.sizeof(attr)
     result = _mount_setattr(mount_fd, path.encode(), flags, ctypes.addressof(attr), size)
-    _checked(result, "mount_setattr", path or f"fd {mount_fd}")
+    checked(result, "mount_setattr", path or f"fd {mount_fd}")
 
 
 def openat2(dir_fd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int) -> int:
@@ -304,12 +322,16 @@ def openat2(dir_fd: int, path: str | bytes, flags: int, *, mode: int = 0, resolv
 
     Tries again when a rename anywhere on the machine has crossed a `..` (ERRORS, EAGAIN).
     """
-    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
+    key = flags | os.O_CLOEXEC, mode, resolve
+    how = _open_hows.get(key)
+    if how is None:  # there are few, and none is ever changed
+        how = _open_hows.setdefault(key, _OpenHow(*key))
+    raw_path = os.fsencode(path)
     for _ in range(OPENAT2_TRIES):
-        result = _openat2(dir_fd, _bytes(path), ctypes.addressof(how), ctypes.sizeof(how))
+        result = _openat2(dir_fd, raw_path, how, _OPEN_HOW_BYTES)
         if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
             break
-    return _checked(result, "openat2", path)
+    return checked(result, "openat2", path)
 
 
 def knows_openat2() -> bool:
@@ -336,7 +358,7 @@ def clone3(flags: int, *, cgroup_fd: int = 0) -> tuple[int, int]:
         cgroup=cgroup_fd,
     )
     pid = _forked(_clone3, ctypes.addressof(args), ctypes.sizeof(args))
-    return _checked(pid, "clone3", hex(flags)), pidfd.value
+    return checked(pid, "clone3", hex(flags)), pidfd.value
 
 
 def clone(flags: int) -> tuple[int, int]:
@@ -344,7 +366,7 @@ def clone(flags: int) -> tuple[int, int]:
     pidfd = ctypes.c_int(-1)
     every = flags | CLONE_PIDFD | _SIGCHLD
     pid = _forked(_clone, every, None, ctypes.addressof(pidfd), None, None)
-    return _checked(pid, "clone", hex(flags)), pidfd.value
+    return checked(pid, "clone", hex(flags)), pidfd.value
 
 
 def _forked(call: Callable[..., int], *args: object) -> int:

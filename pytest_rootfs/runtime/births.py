@@ -226,41 +226,40 @@ def _bear(
 ) -> tuple[socket.socket, tuple[int, int]]:
     """Start an init; return the far end of its socket, its pid and its pidfd."""
     own, far = protocol.pair()
+    # a pipe, not an eventfd: it ends with the spawner, and so does an init that still waits
+    go_r, go_w = os.pipe()
     try:
-        return own, _clone(init.Start(plan, far, reply, tree_fds, root, group, is_ahead=is_ahead))
+        start = init.Start(plan, far, reply, tree_fds, root, group, go_r, is_ahead=is_ahead)
+        return own, _clone(start, go_w)
     except OSError:
         own.close()
         raise
     finally:
         far.close()
+        os.close(go_r)
+        os.close(go_w)
         root.close_start()
 
 
-def _clone(start: init.Start) -> tuple[int, int]:
+def _clone(start: init.Start, go_w: int) -> tuple[int, int]:
     """Fork an init into its namespaces; return its pid and pidfd."""
     plan = start.plan
-    # a pipe, not an eventfd: it ends with the spawner, and so does an init that still waits
-    go_r, go_w = os.pipe()
+    flags = plan["namespaces"]
+    if start.group.into_fd is not None:
+        # from a cgroup namespace of its own, init could not clone a command into the group
+        # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
+        flags &= ~syscalls.CLONE_NEWCGROUP
+    pid, pidfd = forks.fork(flags)
+    if pid == 0:
+        init.main(start)
     try:
-        flags = plan["namespaces"]
-        if start.group.into_fd is not None:
-            # from a cgroup namespace of its own, init could not clone a command into the group
-            # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
-            flags &= ~syscalls.CLONE_NEWCGROUP
-        pid, pidfd = forks.fork(flags)
-        if pid == 0:
-            init.main(start, go_r)
-        try:
-            for name in ("uid_map", "gid_map"):
-                namespaces.write_map(f"/proc/{pid}/{name}", plan[name])
-            os.write(go_w, b"g")
-        except OSError:
-            kill_and_reap(pid)
-            os.close(pidfd)
-            raise
-    finally:
-        os.close(go_r)
-        os.close(go_w)
+        for name in ("uid_map", "gid_map"):
+            namespaces.write_map(f"/proc/{pid}/{name}", plan[name])
+        os.write(go_w, b"g")
+    except OSError:
+        kill_and_reap(pid)
+        os.close(pidfd)
+        raise
     return pid, pidfd
 
 

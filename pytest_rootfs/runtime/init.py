@@ -15,7 +15,7 @@ import signal
 import socket
 
 from pytest_rootfs.kernel import forks, inside, syscalls
-from pytest_rootfs.runtime import commands, files, processes, protocol, steps
+from pytest_rootfs.runtime import commands, files, processes, protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,17 @@ def prepare() -> None:
 class Start:
     """What an init is born with."""
 
-    __slots__ = ("control", "group", "is_ahead", "plan", "reply", "root", "tree_fds")
+    __slots__ = (
+        "control",
+        "go_fd",
+        "group",
+        "is_ahead",
+        "plan",
+        "reply",
+        "root",
+        "tree_fds",
+        "unneeded_fds",
+    )
 
     def __init__(
         self,
@@ -53,9 +63,12 @@ class Start:
         tree_fds: Sequence[int],
         root: Root,
         group: Group,
+        go_fd: int,
         *,
         is_ahead: bool,
     ) -> None:
+        self.go_fd = go_fd
+        """A pipe with a byte in it once the id maps are written."""
         self.is_ahead = is_ahead
         """Whether nobody waits for the container yet."""
         self.plan = plan
@@ -64,25 +77,48 @@ class Start:
         self.tree_fds = tree_fds
         self.root = root
         self.group = group
+        self.unneeded_fds = _gaps_between(self._needed_fds())
+        """The first and the end of each range of descriptors that come with the fork in vain."""
+
+    def _needed_fds(self) -> list[int]:
+        fds = [0, 1, 2, self.go_fd, self.control.fileno(), self.reply.fileno()]
+        fds += [self.root.overlay_fd, *self.tree_fds, *_signal_fds]
+        if self.root.host_view is not None:
+            view = self.root.host_view
+            fds += [view.mount_fd, view.folder_fd, *(fd for fd, _ in view.trees)]
+        group = self.group
+        fds += [*group.init_tasks, *group.command_tasks, *group.leave_tasks]
+        return fds if group.into_fd is None else [*fds, group.into_fd]
 
 
-def main(start: Start, go_fd: int) -> None:
-    """Become the container once a byte comes from the pipe `go_fd`; never returns."""
+def _gaps_between(fds: list[int]) -> list[tuple[int, int]]:
+    gaps = []
+    first = 0
+    for fd in sorted(fds):
+        if first < fd:
+            gaps.append((first, fd))
+        first = fd + 1
+    return [*gaps, (first, 1 << 20)]
+
+
+def main(start: Start) -> None:
+    """Become the container once the id maps are written; never returns."""
     step = "start"
     try:
-        _close_all_but(start, go_fd)
-        if not os.read(go_fd, 1):
+        for first, end in start.unneeded_fds:
+            os.closerange(first, end)
+        if not os.read(start.go_fd, 1):
             os._exit(1)  # the spawner was killed before it had written the id maps
-        os.close(go_fd)
-        for step, *arguments in start.plan["init"]:
-            steps.STEPS[step](start, *arguments)
+        os.close(start.go_fd)
+        for step, function, arguments in start.plan["init"]:  # noqa: B007  an error names it
+            function(start, *arguments)
         start.root.close_start()
         protocol.close_all(start.tree_fds)
-        protocol.send(start.reply, {"ready": True})
+        start.reply.send(protocol.READY)
         start.reply.close()
         # pytest goes on from here; what no command may run without comes before the first request
-        for step, *arguments in start.plan["late"]:
-            steps.STEPS[step](start, *arguments)
+        for step, function, arguments in start.plan["late"]:  # noqa: B007  an error names it
+            function(start, *arguments)
         agent = Init(start.control, start.group)
         if start.is_ahead:
             try:
@@ -103,25 +139,6 @@ def _report(start: Start, message: Message) -> None:
         protocol.send(start.reply, message)
     except OSError:
         pass  # it had reported before, or pytest is gone: the exit is then the message
-
-
-def _close_all_but(start: Start, go_fd: int) -> None:
-    """Close every descriptor that came with the fork and is not needed."""
-    kept = [0, 1, 2, go_fd, start.control.fileno(), start.reply.fileno(), start.root.overlay_fd]
-    if start.root.host_view is not None:
-        view = start.root.host_view
-        kept += [view.mount_fd, view.folder_fd, *(fd for fd, _ in view.trees)]
-    group = start.group
-    kept += [*start.tree_fds, *_signal_fds]
-    kept += [*group.init_tasks, *group.command_tasks, *group.leave_tasks]
-    if group.into_fd is not None:
-        kept.append(group.into_fd)
-    lowest = 0
-    for fd in sorted(kept):
-        if lowest < fd:
-            os.closerange(lowest, fd)
-        lowest = fd + 1
-    os.closerange(lowest, 1 << 20)
 
 
 class Init:

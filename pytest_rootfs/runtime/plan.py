@@ -206,7 +206,6 @@ def _init_steps(
     has_own_network = options.network != "host"
     return [
         ("join_groups",),
-        ("set_rlimits",),
         ("become_root",),
         *([("raise_loopback",)] if has_own_network else []),
         ("make_private",),

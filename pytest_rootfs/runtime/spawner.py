@@ -18,7 +18,7 @@ import socket
 import sys
 
 from pytest_rootfs.kernel import mounts, syscalls
-from pytest_rootfs.runtime import init, protocol
+from pytest_rootfs.runtime import init, protocol, steps
 from pytest_rootfs.runtime.births import Births, Container
 from pytest_rootfs.runtime.root_trees import RootTrees
 
@@ -77,6 +77,8 @@ def _prepare(layers: int | str) -> RootTrees:
         trees = RootTrees(mounts.clone_tree(layers, recursive=False), layers)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a container takes eight descriptors
+    # no process of a container shall write a core file into it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     init.prepare()
     return trees
 
@@ -169,7 +171,10 @@ class Spawner:
     def _keep_plan(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         if len(self._plans) >= KEPT_PLANS:
             self._plans.clear()
-        self._plans[message["key"]] = message["plan"]
+        plan = message["plan"]
+        for part in ("init", "late"):
+            plan[part] = steps.prepare(plan[part])
+        self._plans[message["key"]] = plan
         protocol.send(reply, {})
 
     def _create(self, message: Message, fds: list[int], reply: socket.socket) -> None:

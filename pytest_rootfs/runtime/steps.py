@@ -1,5 +1,7 @@
 """The steps of a plan that the init carries out, each under the name that the plan gives it.
 
+The spawner prepares a plan once (`prepare`): what can be known before the fork is looked up there.
+
 The current directory is the new root from `attach_root` to `pivot`; relative paths are the
 container's, absolute ones the host's. All paths here are placed in the init layer, so no symlink of
 an image can lead them astray; those that people name are opened by `open_inside`.
@@ -8,33 +10,24 @@ an image can lead them astray; those that people name are opened by `open_inside
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import resource
 import signal
-import socket
 import stat
-import struct
 
-from pytest_rootfs.kernel import capabilities, mounts, syscalls
+from pytest_rootfs.kernel import capabilities, mounts, prepared, syscalls
 from pytest_rootfs.kernel.inside import open_inside
 from pytest_rootfs.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC
 from pytest_rootfs.runtime.init_layer import OVERFLOW_ID, RESERVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Any  # the arguments of steps are of many types
 
     from pytest_rootfs.runtime.init import Start
 
-IFREQ_FLAGS = struct.Struct("16sh14x")  # struct ifreq with ifr_flags, linux/if.h
-SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
-
-
-def set_rlimits(_start: Start) -> None:
-    """Let no process of a container write a core file into it."""
-    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    Prepared = tuple[str, Callable[..., None], tuple[Any, ...]]
+    """A step that is ready to be carried out: its name, its function, its arguments."""
 
 
 def join_groups(start: Start) -> None:
@@ -50,16 +43,18 @@ def become_root(_start: Start) -> None:
 
 
 def raise_loopback(_start: Start) -> None:
-    """Bring the loopback interface up; netdevice(7)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        request = IFREQ_FLAGS.pack(b"lo", 0)
-        name, flags = IFREQ_FLAGS.unpack(fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))
-        fcntl.ioctl(any_socket, SIOCSIFFLAGS, IFREQ_FLAGS.pack(name, flags | IFF_UP))
+    """Bring the loopback interface up."""
+    syscalls.raise_loopback()
 
 
-def make_private(_start: Start) -> None:
+def make(_start: Start, calls: list[prepared.Call]) -> None:
+    """Make prepared calls."""
+    prepared.make(calls)
+
+
+def make_private() -> list[prepared.Call]:
     """Cut the mounts off from those they were copied from."""
-    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    return [prepared.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)]
 
 
 def attach_root(start: Start, readonly: bool) -> None:  # noqa: FBT001  a step's arguments are data
@@ -76,11 +71,12 @@ def attach_host(start: Start) -> None:
         _attach_inside(fd, path)
 
 
-def mount_filesystem(_start: Start, kind: str, path: str, options: str) -> None:
+def mount_filesystem(kind: str, path: str, options: str) -> list[prepared.Call]:
     """Mount a new file system of the kernel on a folder of the init layer, and verify it."""
     flags = MS_NOSUID | MS_NOEXEC | (0 if kind == "devpts" else MS_NODEV)
-    syscalls.mount(kind, path, kind, flags | (MS_RDONLY if kind == "sysfs" else 0), options or None)
-    _verify_magic(path, kind)
+    flags |= MS_RDONLY if kind == "sysfs" else 0
+    mount = prepared.mount(kind, path, kind, flags, options or None)
+    return [mount, prepared.verify(path, MAGICS[kind])]
 
 
 MAGICS = {
@@ -92,15 +88,6 @@ MAGICS = {
 }
 
 
-def _verify_magic(path: str, kind: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if syscalls.filesystem_magic(fd) != MAGICS[kind]:
-            raise OSError(errno.ENOTDIR, f"what was mounted is not {kind}", path)
-    finally:
-        os.close(fd)
-
-
 def bind_host_sys(_start: Start) -> None:
     """Show the host's /sys, read-only: a fresh sysfs needs a network namespace of one's own."""
     tree_fd = mounts.host_tree("/sys", readonly=True, recursive=True)
@@ -108,12 +95,19 @@ def bind_host_sys(_start: Start) -> None:
     os.close(tree_fd)
 
 
-def bind_device(_start: Start, name: str, major: int, minor: int) -> None:
+def bind_device(_start: Start, calls: list[prepared.Call], path: str, number: int) -> None:
     """Show a device node of the host, and verify that it is the right one."""
-    syscalls.mount(f"/dev/{name}", f"dev/{name}", None, MS_BIND)
-    status = os.stat(f"dev/{name}", follow_symlinks=False)
-    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(major, minor):
-        raise OSError(errno.ENODEV, f"not the character device {major}:{minor}", f"/dev/{name}")
+    prepared.make(calls)
+    status = os.stat(path, follow_symlinks=False)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != number:
+        device = f"{os.major(number)}:{os.minor(number)}"
+        raise OSError(errno.ENODEV, f"not the character device {device}", f"/{path}")
+
+
+def prepare_device(name: str, major: int, minor: int) -> tuple[list[prepared.Call], str, int]:
+    """Return the arguments of `bind_device`."""
+    calls = [prepared.mount(f"/dev/{name}", f"dev/{name}", None, MS_BIND)]
+    return calls, f"dev/{name}", os.makedev(major, minor)
 
 
 def make_point(_start: Start, path: str, kind: str) -> None:
@@ -196,24 +190,32 @@ def _attach_inside(tree_fd: int, path: str) -> None:
         os.close(target_fd)
 
 
-def mask_file(_start: Start, path: str) -> None:
+def mask_file(_start: Start, calls: list[prepared.Call], path: str) -> None:
     """Hide a file behind the null device."""
-    syscalls.mount("dev/null", path, None, MS_BIND)
+    prepared.make(calls)
     if not stat.S_ISCHR(os.stat(path).st_mode):
         raise OSError(errno.ENODEV, "the mask is not in place", path)
 
 
-def mask_dir(_start: Start, path: str) -> None:
+def prepare_mask(path: str) -> tuple[list[prepared.Call], str]:
+    """Return the arguments of `mask_file`."""
+    return [prepared.mount("dev/null", path, None, MS_BIND)], path
+
+
+def mask_dir(path: str) -> list[prepared.Call]:
     """Hide a folder behind an empty, read-only file system."""
-    syscalls.mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0")
-    _verify_magic(path, "tmpfs")
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount = prepared.mount("tmpfs", path, "tmpfs", flags, "size=0")
+    return [mount, prepared.verify(path, mounts.TMPFS_MAGIC)]
 
 
-def make_readonly(_start: Start, path: str) -> None:
+def make_readonly(path: str) -> list[prepared.Call]:
     """Make a folder of proc read-only by a bind mount of itself."""
     flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
-    syscalls.mount(path, path, None, MS_BIND | MS_REC)
-    syscalls.mount(None, path, None, flags | MS_BIND | syscalls.MS_REMOUNT)
+    return [
+        prepared.mount(path, path, None, MS_BIND | MS_REC),
+        prepared.mount(None, path, None, flags | MS_BIND | syscalls.MS_REMOUNT),
+    ]
 
 
 def forbid_user_namespaces(_start: Start) -> None:
@@ -235,43 +237,66 @@ def set_hostname(_start: Start, name: str) -> None:
     syscalls.sethostname(name)
 
 
-def protect(_start: Start) -> None:
+def protect() -> list[prepared.Call]:
     """Let no process of the container trace this one, and die with the spawner."""
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    return [
+        prepared.prctl(syscalls.PR_SET_DUMPABLE, 0),
+        prepared.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL),
+    ]
 
 
-def drop_capabilities(_start: Start, kept: int) -> None:
-    """Take from every command what is not in the mask, for good; PR_CAPBSET_DROP in prctl(2)."""
-    for number in range(len(capabilities.NAMES)):
-        if not kept >> number & 1:
-            try:
-                syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
-            except OSError as error:
-                if error.errno != errno.EINVAL:  # this kernel does not know so high a number
-                    raise
+def drop_capabilities(kept: int) -> list[prepared.Call]:
+    """Take from every command what is not in the mask, for good; PR_CAPBSET_DROP in prctl(2).
+
+    Those that this kernel does not know (EINVAL) are left out.
+    """
+    return [
+        prepared.prctl(syscalls.PR_CAPBSET_DROP, number)
+        for number in range(len(capabilities.NAMES))
+        if not kept >> number & 1
+        and syscalls.raw_prctl(syscalls.PR_CAPBSET_READ, number, 0, 0, 0) >= 0
+    ]
 
 
 STEPS: dict[str, Callable[..., None]] = {
     "join_groups": join_groups,
-    "set_rlimits": set_rlimits,
     "become_root": become_root,
     "raise_loopback": raise_loopback,
-    "make_private": make_private,
     "attach_root": attach_root,
     "attach_host": attach_host,
-    "mount": mount_filesystem,
     "bind_host_sys": bind_host_sys,
     "bind_device": bind_device,
     "make_point": make_point,
     "tmpfs": mount_tmpfs,
     "bind": bind_tree,
     "mask_file": mask_file,
-    "mask_dir": mask_dir,
-    "make_readonly": make_readonly,
     "forbid_user_namespaces": forbid_user_namespaces,
     "pivot": pivot,
     "set_hostname": set_hostname,
+}
+PREPARED_ARGUMENTS: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "bind_device": prepare_device,
+    "mask_file": prepare_mask,
+}
+PREPARED: dict[str, Callable[..., list[prepared.Call]]] = {
+    "make_private": make_private,
+    "mount": mount_filesystem,
+    "mask_dir": mask_dir,
+    "make_readonly": make_readonly,
     "protect": protect,
     "drop_capabilities": drop_capabilities,
 }
+"""The steps that are nothing but system calls that can be known before."""
+
+
+def prepare(steps: Sequence[Sequence[Any]]) -> list[Prepared]:
+    """Look up, encode and allocate what the steps of a plan need, for every init to be forked."""
+    found: list[Prepared] = []
+    for name, *arguments in steps:
+        if name in PREPARED:
+            found.append((name, make, (PREPARED[name](*arguments),)))
+        elif name in PREPARED_ARGUMENTS:
+            found.append((name, STEPS[name], PREPARED_ARGUMENTS[name](*arguments)))
+        else:
+            found.append((name, STEPS[name], tuple(arguments)))
+    return found

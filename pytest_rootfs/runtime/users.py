@@ -60,8 +60,7 @@ class _Table:
             text = os.read(fd, FILE_BYTES).decode("utf-8", "surrogateescape")
         finally:
             os.close(fd)
-        fields = [line.split(":") for line in text.split("\n")]
-        return [line for line in fields if len(line) >= self._fields]
+        return [line.split(":") for line in text.split("\n") if line.count(":") >= self._fields - 1]
 
 
 _passwd = _Table("/etc/passwd", 6)
