@@ -83,9 +83,18 @@ def _minus(piece: Range, taken: Range) -> list[Range]:
     return [part for part in (before, behind) if part[1] > 0]
 
 
+def map_text(lines: IdMap) -> str:
+    """Return what is written into uid_map or gid_map; user_namespaces(7)."""
+    return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines)
+
+
 def write_map(path: str, lines: IdMap) -> None:
-    """Write /proc/<pid>/uid_map or gid_map, in the one write(2) that the kernel allows."""
-    text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines)
+    """Write /proc/<pid>/uid_map or gid_map."""
+    write_map_text(path, map_text(lines))
+
+
+def write_map_text(path: str, text: str) -> None:
+    """Write what `map_text` has returned, in the one write(2) that the kernel allows."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())

@@ -250,8 +250,8 @@ def fsopen(kind: str) -> int:
 
 def fsconfig_string(fs_fd: int, key: str, value: str) -> None:
     """Set an option to a string of at most 255 bytes; fsconfig(2)."""
-    result = _fsconfig(fs_fd, FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0)
-    checked(result, "fsconfig", f"{key}={value}")
+    if _fsconfig(fs_fd, FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0) < 0:
+        checked(-1, "fsconfig", f"{key}={value}")
 
 
 def fsconfig_flag(fs_fd: int, key: str) -> None:
@@ -261,8 +261,8 @@ def fsconfig_flag(fs_fd: int, key: str) -> None:
 
 def fsconfig_fd(fs_fd: int, key: str, value_fd: int) -> None:
     """Set an option to a descriptor; fsconfig(2), for overlay layers Linux 6.13."""
-    result = _fsconfig(fs_fd, FSCONFIG_SET_FD, key.encode(), None, value_fd)
-    checked(result, "fsconfig", f"{key}=fd {value_fd}")
+    if _fsconfig(fs_fd, FSCONFIG_SET_FD, key.encode(), None, value_fd) < 0:
+        checked(-1, "fsconfig", f"{key}=fd {value_fd}")
 
 
 def fsconfig_create(fs_fd: int) -> None:

@@ -254,7 +254,7 @@ def _clone(start: init.Start, go_w: int) -> tuple[int, int]:
         init.main(start)
     try:
         for name in ("uid_map", "gid_map"):
-            namespaces.write_map(f"/proc/{pid}/{name}", plan[name])
+            namespaces.write_map_text(f"/proc/{pid}/{name}", plan[name])
         os.write(go_w, b"g")
     except OSError:
         kill_and_reap(pid)

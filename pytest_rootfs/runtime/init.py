@@ -213,7 +213,7 @@ class Init:
             return True  # not a frame; whoever sent it sees its conversation end
         if message is None:
             return False
-        reply = socket.socket(fileno=fds[0])
+        reply = protocol.end_of(fds[0])
         try:
             op = message["op"]
             if op in self._calls:

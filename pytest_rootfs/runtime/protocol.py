@@ -37,13 +37,23 @@ MAX_FDS = 250
 """SCM_MAX_FD is 253 (net/scm.h); 128 layers and the trees of a container fit."""
 
 _DESCRIPTOR_BYTES = socket.CMSG_SPACE(MAX_FDS * 4)
+# numbers, as the flags of an enumeration are slow to combine and to pass on
+_RECEIVING = int(socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
+_KIND = int(socket.AF_UNIX), int(socket.SOCK_SEQPACKET), 0
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _decode = json.JSONDecoder().raw_decode
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return the two ends of a new conversation."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return socket.socketpair(*_KIND)
+
+
+def end_of(fd: int) -> socket.socket:
+    """Return the end of a conversation that has come as a descriptor, without asking what it is."""
+    return socket.socket(*_KIND, fd)
 
 
 def send(
@@ -77,18 +87,16 @@ def receive(peer: socket.socket) -> tuple[Message | None, list[int]]:
     Raises OSError when the frame is malformed or longer than 16 MiB, TimeoutError when the
     socket has a time-out and it passed.
     """
-    data, ancillary, flags, _ = peer.recvmsg(
-        INLINE_BYTES, _DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC
-    )
+    data, ancillary, flags, _ = peer.recvmsg(INLINE_BYTES, _DESCRIPTOR_BYTES, _RECEIVING)
     received: list[int] = []
     for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if (level, kind) == _RIGHTS:
             received += memoryview(payload[: len(payload) - len(payload) % 4]).cast("i")
     if not data:
         close_all(received)
         return None, []
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & _CUT:
             raise OSError("frame is longer than its bound")  # noqa: TRY301  closes what came
         if data == OVERFLOW and received:
             data = _read_overflow(received.pop())
@@ -131,7 +139,7 @@ def close_all(fds: Sequence[int]) -> None:
 def _send(peer: socket.socket, data: bytes, fds: Sequence[int]) -> None:
     if fds:
         rights = array.array("i", fds)
-        peer.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        peer.sendmsg([data], [(*_RIGHTS, rights)])
     else:
         peer.send(data)
 

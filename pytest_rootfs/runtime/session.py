@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -142,7 +141,7 @@ class Session:
             raise
         finally:
             conversation.close()
-        peer = Peer(socket.socket(fileno=fds[0]))
+        peer = Peer(protocol.end_of(fds[0]))
         return Created(container_id=str(answers["id"]), pid=int(answers["pid"]), peer=peer)
 
     def _give_up(self, container_id: str, op: str) -> int:

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 
-from pytest_rootfs.kernel import mounts, syscalls
+from pytest_rootfs.kernel import mounts, namespaces, syscalls
 from pytest_rootfs.runtime import init, protocol, steps
 from pytest_rootfs.runtime.births import Births, Container
 from pytest_rootfs.runtime.root_trees import RootTrees
@@ -53,7 +53,7 @@ def main(
     if not os.read(mapped_r, 1):
         os._exit(1)
     os.close(mapped_r)
-    control = socket.socket(fileno=control_fd)
+    control = protocol.end_of(control_fd)
     try:
         trees = _prepare(layers)
     except OSError as error:
@@ -87,7 +87,7 @@ def _refuse(control: socket.socket, error: OSError) -> None:
     """Answer the first call with what stands in the way of all; never returns."""
     message, fds = protocol.receive(control)
     if message is not None:
-        with socket.socket(fileno=fds[0]) as reply:
+        with protocol.end_of(fds[0]) as reply:
             protocol.send_error(reply, error, "prepare")
     os._exit(1)
 
@@ -148,7 +148,7 @@ class Spawner:
             message, fds = protocol.receive(self._control)
             if message is None:
                 break
-            reply = socket.socket(fileno=fds[0])
+            reply = protocol.end_of(fds[0])
             try:
                 calls[message["op"]](message, fds[1:], reply)
             except OSError as error:
@@ -174,6 +174,8 @@ class Spawner:
         plan = message["plan"]
         for part in ("init", "late"):
             plan[part] = steps.prepare(plan[part])
+        for name in ("uid_map", "gid_map"):
+            plan[name] = namespaces.map_text(plan[name])
         self._plans[message["key"]] = plan
         protocol.send(reply, {})
 
@@ -199,11 +201,15 @@ class Spawner:
         _hand_over(container, reply, {})
 
     def _kill(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
-        """Kill every process of a container; its rw layer stays until it is released."""
+        """Kill every process of a container; its rw layer stays until it is released.
+
+        Whoever asked goes on when all are dead. What they leave, folders of cgroups and memory, is
+        removed while nobody waits, and before the next call, so that it cannot pile up.
+        """
         self._find(message).end()
+        protocol.send(reply, {})
         if message["release"]:
             self._births.dispose(self._containers.pop(message["id"]))
-        protocol.send(reply, {})
 
     def _release(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""

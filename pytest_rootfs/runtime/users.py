@@ -57,7 +57,7 @@ class _Table:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_size > FILE_BYTES:
                 raise OSError(errno.EINVAL, "not a regular file of at most 1 MiB", self._path)
-            text = os.read(fd, FILE_BYTES).decode("utf-8", "surrogateescape")
+            text = os.read(fd, status.st_size).decode("utf-8", "surrogateescape")
         finally:
             os.close(fd)
         return [line.split(":") for line in text.split("\n") if line.count(":") >= self._fields - 1]

@@ -34,7 +34,7 @@ def main(control_fd: int) -> None:
     os.umask(0o022)
     os.chdir("/")
     try:
-        Warden(socket.socket(fileno=control_fd)).serve()
+        Warden(protocol.end_of(control_fd)).serve()
     finally:
         os._exit(0)
 
@@ -75,7 +75,7 @@ class Warden:
             message, fds = protocol.receive(self._control)
             if message is None:
                 return False
-            reply = socket.socket(fileno=fds[0])
+            reply = protocol.end_of(fds[0])
             try:
                 self._answer(message, fds[1:], reply)
             except OSError as error:

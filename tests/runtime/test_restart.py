@@ -236,8 +236,9 @@ def test_init_that_fails_leaves_the_container_dead(start: Start, tmp_path: Path)
 
 def test_plan_is_sent_again_when_forgotten(container: Container, engine: Engine) -> None:
     spawner = engine.session.spawner
+    plan = {"init": [], "late": [], "uid_map": [], "gid_map": []}
     for number in range(KEPT_PLANS):
-        spawner.call({"op": "plan", "key": f"other-{number}", "plan": {}})
+        spawner.call({"op": "plan", "key": f"other-{number}", "plan": plan})
 
     container.restart()
 
