@@ -1,8 +1,8 @@
-"""Make containers for the spawner: on demand, and the next one ahead.
+"""Make containers for the spawner: on demand, and the next ones ahead.
 
-While a test runs, the container that the next test will probably ask for is made and waits, ready:
-the one with the plan that followed last time on the plan just used. Asked for, it is handed over at
-once; when something else is asked for, it is killed. There is at most one.
+While a test runs, the container that will probably be asked for next is made and waits, ready: the
+one with the plan that followed last time on the two plans just used. Asked for, it is handed over
+at once; what is not expected any more is killed. There is one, or two where tests use several.
 """
 
 from __future__ import annotations
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.rw_folders import RwLayer
 
 KEPT_SUCCESSIONS = 256
+REMEMBERED = 2
+"""How many plans back the next one is known by: as many as tests with two containers take turns."""
+
+CONFIRMED = 2
+"""How many times two plans were followed by the same one until more is made of that than of what
+has followed last on the second."""
+
+AHEAD_MAX = 2
 READY_S = 10.0
 
 
@@ -76,36 +84,79 @@ class Container:
         self.rw_layer.close()
 
 
+class MountRefused(Exception):
+    """A container made ahead cannot have the mounts of the call: they are used up by trying."""
+
+    def __init__(self, answer: Message) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class Ahead:
+    """A container that nobody has asked for yet, and the conversation in which it is ready."""
+
+    __slots__ = ("container", "conversation", "key", "wants_trees")
+
+    def __init__(
+        self, key: str, plan: Message, container: Container, conversation: socket.socket
+    ) -> None:
+        self.key = key
+        self.container = container
+        self.conversation = conversation
+        self.wants_trees: bool = plan["wants_trees"]
+        """Whether it stands before the mounts of people, whose trees come with the call."""
+
+    def answer(self, tree_fds: Sequence[int]) -> Message:
+        """Give it what came with the call; return what it says, nothing from one that is dead."""
+        self.conversation.settimeout(READY_S)
+        try:
+            if self.wants_trees and not self.container.is_dead:
+                protocol.send(self.conversation, {}, tree_fds)
+            message, fds = protocol.receive(self.conversation)
+        except OSError:
+            return {}
+        protocol.close_all(fds)
+        if message is None or ("ready" in message and self.container.is_dead):
+            return {}
+        return message
+
+
 class Births:
     """Makes the containers of one session."""
 
     def __init__(self, trees: RootTrees, parent: Parent) -> None:
         self._trees = trees
         self._parent = parent
-        self._last_key = ""
-        self._successors: dict[str, str] = {}
-        """Which plan was asked for after which: what will be asked for next."""
-        self._ahead: tuple[str, Container, socket.socket] | None = None
+        self._last_keys: tuple[str, ...] = ()
+        """The plans just used, the newest last; "" for one that will hardly be used again."""
+        self._successors: dict[tuple[str, ...], tuple[str, int]] = {}
+        """Which plan was asked for after which one or two, and how many times in a row now."""
+        self._ahead: list[Ahead] = []
+        self._depth = 1
         self._busy_groups: list[Group] = []
 
     def create(
-        self, key: str, plan: Message, tree_fds: Sequence[int], reply: socket.socket
+        self,
+        key: str,
+        plan: Message,
+        tree_fds: Sequence[int],
+        reply: socket.socket,
+        *,
+        is_beside_others: bool,
     ) -> tuple[Container, bool]:
-        """Return a container of a plan, and whether it is ready; else its init tells `reply`."""
-        container = self._take_ahead(key)
+        """Return a container of a plan, and whether it is ready; else its init tells `reply`.
+
+        `is_beside_others` says that there are others, so that the next ones are asked for at once.
+        Raises MountRefused, or OSError.
+        """
+        container = self._take_ahead(key, tree_fds)
         is_ready = container is not None
         if container is None:
             container = self._make(plan, tree_fds, reply, is_ahead=False)
-        if len(self._successors) >= KEPT_SUCCESSIONS:
-            self._successors.clear()
-        # mounts of people come as descriptors with the call: not to be had ahead; and what stands
-        # on a snapshot is another one each time
-        is_foreseeable = len(tree_fds) == (plan["host_tree"] >= 0) and not plan["is_singular"]
-        if is_foreseeable:
-            self._successors[self._last_key] = key
-        else:
-            self._successors.pop(self._last_key, None)
-        self._last_key = key if is_foreseeable else ""
+        if is_beside_others:
+            self._depth = AHEAD_MAX
+        # what stands on a snapshot is another one each time
+        self._learn("" if plan["is_singular"] else key)
         return container, is_ready
 
     def restart(
@@ -142,10 +193,20 @@ class Births:
         return self._trees.limits_disk
 
     def next_key(self) -> str | None:
-        """Return the plan of the container to be made ahead, None if there is none to be made."""
-        return None if self._ahead is not None else self._successors.get(self._last_key)
+        """Return the plan of the container to be made ahead, None if there is none to be made.
 
-    def make_ahead(self, key: str, plan: Message) -> None:
+        Kills those that are not expected any more.
+        """
+        wanted = self._foresee()
+        for ahead in list(self._ahead):
+            if ahead.key in wanted:
+                wanted.remove(ahead.key)
+            else:
+                self._ahead.remove(ahead)
+                self._discard(ahead)
+        return wanted[0] if wanted else None
+
+    def make_ahead(self, key: str, plan: Message) -> bool:
         """Make the next container; what fails now is reported when somebody asks for it."""
         own, far = protocol.pair()
         with far:
@@ -153,16 +214,15 @@ class Births:
                 container = self._make(plan, (), far, is_ahead=True)
             except OSError:
                 own.close()
-                self._successors.pop(self._last_key, None)
-                return
-        self._ahead = key, container, own
+                self._forget(key)
+                return False
+        self._ahead.append(Ahead(key, plan, container, own))
+        return True
 
     def discard_ahead(self) -> None:
-        """Kill the container that nobody has asked for."""
-        if self._ahead is not None:
-            (_, container, conversation), self._ahead = self._ahead, None
-            conversation.close()
-            self.dispose(container)
+        """Kill the containers that nobody has asked for."""
+        while self._ahead:
+            self._discard(self._ahead.pop())
 
     def dispose(self, container: Container) -> None:
         """Kill a container and give up all that is kept of it."""
@@ -170,22 +230,51 @@ class Births:
         container.close()
         self._remove(container.group)
 
-    def _take_ahead(self, key: str) -> Container | None:
-        if self._ahead is None or self._ahead[0] != key:
-            self.discard_ahead()
+    def _foresee(self) -> list[str]:
+        """Return the plans that will probably be asked for next, as many as are made ahead."""
+        last_keys = self._last_keys
+        foreseen: list[str] = []
+        while len(foreseen) < self._depth:
+            key, count = self._successors.get(last_keys, ("", 0))
+            if count < CONFIRMED:
+                key, _ = self._successors.get(last_keys[-1:], ("", 0))
+            if not key:
+                break
+            foreseen.append(key)
+            last_keys = (*last_keys, key)[-REMEMBERED:]
+        return foreseen
+
+    def _learn(self, key: str) -> None:
+        if len(self._successors) >= KEPT_SUCCESSIONS:
+            self._successors.clear()
+        for before in {self._last_keys, self._last_keys[-1:]}:
+            known, count = self._successors.get(before, ("", 0))
+            self._successors[before] = key, count + 1 if known == key else 1
+        self._last_keys = (*self._last_keys, key)[-REMEMBERED:]
+
+    def _forget(self, key: str) -> None:
+        known = self._successors.items()
+        self._successors = {before: after for before, after in known if after[0] != key}
+
+    def _take_ahead(self, key: str, tree_fds: Sequence[int]) -> Container | None:
+        for ahead in self._ahead:
+            if ahead.key == key:
+                break
+        else:
             return None
-        (_, container, conversation), self._ahead = self._ahead, None
-        with conversation:
-            conversation.settimeout(READY_S)
-            try:
-                message, fds = protocol.receive(conversation)
-                protocol.close_all(fds)
-            except OSError:
-                message = None
-        if message is None or "ready" not in message or container.is_dead:
-            self.dispose(container)
+        self._ahead.remove(ahead)
+        answer = ahead.answer(tree_fds)
+        if "ready" not in answer:
+            self._discard(ahead)
+            if ahead.wants_trees and "error" in answer:
+                raise MountRefused(answer)
             return None
-        return container
+        ahead.conversation.close()
+        return ahead.container
+
+    def _discard(self, ahead: Ahead) -> None:
+        ahead.conversation.close()
+        self.dispose(ahead.container)
 
     def _make(
         self, plan: Message, tree_fds: Sequence[int], reply: socket.socket, *, is_ahead: bool

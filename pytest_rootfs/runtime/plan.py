@@ -103,6 +103,7 @@ def make_plan(
     content: dict[str, Any] = {  # Any: JSON
         "layers": list(layers),
         "is_singular": is_singular,
+        "wants_trees": bool(mount_kinds),
         "host_tree": len(mount_kinds) if has_host_tree else -1,
         "limits": {"memory": limits.memory, "cpus": limits.cpus, "pids": limits.pids},
         "rw": {"mode": "755", **({} if limits.disk is None else _bounds(limits.disk))},
@@ -119,8 +120,10 @@ def make_plan(
         "late": [("drop_capabilities", capabilities.mask(_kept_capabilities(options)))],
     }
     content["init_layer"]["key"] = _digest([content["init_layer"], content["layers"]])
-    key = _digest(content)
-    return Plan(key=key, content=content)
+    # what is mounted comes with each call: containers that differ in that alone share a name, so
+    # that one with the folder of each test can be made ahead
+    nameable = [step[:-1] if step[0] == "bind" else step for step in content["init"]]
+    return Plan(key=_digest({**content, "init": nameable}), content=content)
 
 
 def _bounds(size_bytes: int) -> dict[str, str]:
@@ -221,6 +224,7 @@ def _init_steps(
         *(("mask_file", path) for path in MASKED_FILES if os.path.exists(f"/{path}")),
         *(("mask_dir", path) for path in MASKED_DIRS if os.path.isdir(f"/{path}")),
         *(("make_readonly", path) for path in READONLY if os.path.exists(f"/{path}")),
+        *([("await_trees",)] if any(step[0] == "bind" for step in mount_steps) else []),
         *mount_steps,
         ("pivot",),
         ("set_hostname", hostname),

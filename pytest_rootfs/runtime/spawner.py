@@ -19,7 +19,7 @@ import sys
 
 from pytest_rootfs.kernel import mounts, namespaces, syscalls
 from pytest_rootfs.runtime import init, protocol, steps
-from pytest_rootfs.runtime.births import Births, Container
+from pytest_rootfs.runtime.births import Births, Container, MountRefused
 from pytest_rootfs.runtime.root_trees import RootTrees
 
 TYPE_CHECKING = False
@@ -143,8 +143,8 @@ class Spawner:
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         while True:
-            if self._makes_ahead and not poller.poll(0):
-                self._make_ahead()
+            while self._makes_ahead and not poller.poll(0) and self._make_ahead():
+                pass
             message, fds = protocol.receive(self._control)
             if message is None:
                 break
@@ -160,10 +160,10 @@ class Spawner:
         for container in self._containers.values():
             container.end()
 
-    def _make_ahead(self) -> None:
+    def _make_ahead(self) -> bool:
+        """Make one more container ahead; tell whether that made sense."""
         key = self._births.next_key()
-        if key in self._plans:
-            self._births.make_ahead(key, self._plans[key])
+        return key in self._plans and self._births.make_ahead(key, self._plans[key])
 
     def _tell_features(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
         protocol.send(reply, {"disk_limit": self._births.limits_disk})
@@ -186,7 +186,14 @@ class Spawner:
         if plan is None:
             protocol.send(reply, {"unknown_plan": True})
             return
-        container, is_ready = self._births.create(key, plan, fds, reply)
+        has_others = any(other.status is None for other in self._containers.values())
+        try:
+            container, is_ready = self._births.create(
+                key, plan, fds, reply, is_beside_others=has_others
+            )
+        except MountRefused as refused:
+            protocol.send(reply, refused.answer)
+            return
         self._containers[container.container_id] = container
         _hand_over(container, reply, {"ready": True} if is_ready else {})
 

@@ -17,6 +17,7 @@ import stat
 from pytest_rootfs.kernel import capabilities, mounts, prepared, syscalls
 from pytest_rootfs.kernel.inside import open_inside
 from pytest_rootfs.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC
+from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.init_layer import OVERFLOW_ID, RESERVED
 
 TYPE_CHECKING = False
@@ -150,6 +151,15 @@ def mount_tmpfs(_start: Start, path: str, bounds: dict[str, str]) -> None:
         os.close(target_fd)
 
 
+def await_trees(start: Start) -> None:
+    """Stand here, in a container made ahead, until somebody asks for it and gives the trees."""
+    if start.is_ahead:
+        message, start.tree_fds = protocol.receive(start.reply)
+        if message is None:
+            os._exit(1)  # nobody will
+        start.is_ahead = False
+
+
 def bind_tree(start: Start, index: int, path: str, _source: str) -> None:
     """Attach a copy of a host tree where a person asked for it."""
     tree_fd = start.tree_fds[index]
@@ -268,6 +278,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "bind_device": bind_device,
     "make_point": make_point,
     "tmpfs": mount_tmpfs,
+    "await_trees": await_trees,
     "bind": bind_tree,
     "mask_file": mask_file,
     "forbid_user_namespaces": forbid_user_namespaces,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from features import needs
@@ -12,7 +13,8 @@ from polling import wait_until
 from process_table import children_of, is_alive, parent_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
-from pytest_rootfs.runtime.spec import ContainerOptions
+from pytest_rootfs.errors import ContainerError
+from pytest_rootfs.runtime.spec import ContainerOptions, Mount
 
 pytestmark = needs("second core")
 
@@ -33,9 +35,13 @@ def spawner_of(engine: Engine) -> int:
         return parent_of(container.pid)
 
 
+def wait_for_ahead(spawner: int, count: int) -> set[int]:
+    wait_until(lambda: len(children_of(spawner)) == count)
+    return set(children_of(spawner))
+
+
 def wait_for_one_ahead(spawner: int) -> int:
-    wait_until(lambda: children_of(spawner))
-    (pid,) = children_of(spawner)
+    (pid,) = wait_for_ahead(spawner, 1)
     return pid
 
 
@@ -102,6 +108,71 @@ def test_alternating_images_are_learnt(ahead: Engine) -> None:
 
     with ahead.start("scratch") as container:
         assert container.pid == waiting
+
+
+def test_images_in_pairs_are_learnt(ahead: Engine) -> None:
+    spawner = spawner_of(ahead)
+    for image in ["minimal", "minimal", "scratch", "scratch"] * 3:
+        ahead.start(image).close()
+
+    for image in ["minimal", "minimal", "scratch", "scratch"]:
+        waiting = wait_for_one_ahead(spawner)
+        with ahead.start(image) as container:
+            assert container.pid == waiting
+
+
+def test_two_wait_where_two_are_used_at_once(ahead: Engine) -> None:
+    spawner = spawner_of(ahead)
+    for _ in range(2):
+        with ahead.start("minimal"), ahead.start("minimal"):
+            pass
+    waiting = wait_for_ahead(spawner, 2)
+
+    with ahead.start("minimal") as one, ahead.start("minimal") as other:
+        assert {one.pid, other.pid} == waiting
+        assert one.run(["echo", "here"]).stdout == other.run(["echo", "here"]).stdout == "here\n"
+
+
+def mounted(folder: Path, *targets: str) -> ContainerOptions:
+    return ContainerOptions(mounts=tuple(Mount(source=folder, target=target) for target in targets))
+
+
+def test_waiting_container_gets_the_mounts_of_the_call(ahead: Engine, tmp_path: Path) -> None:
+    spawner = spawner_of(ahead)
+    for _ in range(2):
+        ahead.start("minimal", options=mounted(tmp_path, "/data")).close()
+    waiting = wait_for_one_ahead(spawner)
+    another = tmp_path / "another"
+    another.mkdir()
+    (another / "who").write_text("another")
+
+    with ahead.start("minimal", options=mounted(another, "/data")) as container:
+        assert container.pid == waiting
+        assert container.run(["cat", "/data/who"]).stdout == "another"
+        assert container.changes() == {}
+
+
+def test_refused_mount_of_a_waiting_container_is_told(ahead: Engine, tmp_path: Path) -> None:
+    spawner = spawner_of(ahead)
+    (tmp_path / "below").mkdir()
+    for _ in range(2):
+        ahead.start("minimal", options=mounted(tmp_path, "/data", "/data/below")).close()
+    wait_for_one_ahead(spawner)
+    (tmp_path / "below").rmdir()
+
+    with pytest.raises(ContainerError, match=f"cannot mount {tmp_path} on /data/below: what is"):
+        ahead.start("minimal", options=mounted(tmp_path, "/data", "/data/below"))
+
+
+def test_no_waiting_container_outlives_its_spawner(ahead: Engine, tmp_path: Path) -> None:
+    spawner = spawner_of(ahead)
+    for _ in range(3):
+        ahead.start("minimal", options=mounted(tmp_path, "/data")).close()
+    waiting = wait_for_one_ahead(spawner)
+
+    os.kill(spawner, signal.SIGKILL)
+
+    wait_until(lambda: not is_alive(waiting))
 
 
 def test_container_made_on_demand_when_switched_off(engine: Engine) -> None:
