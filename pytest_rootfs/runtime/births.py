@@ -175,16 +175,11 @@ class Births:
         container.end()
         container.group.freeze(frozen=False)
         kept = container.rw_layer
-        root = self._make_root(plan, tree_fds, None if is_emptied else kept)
-        try:
-            born = _bear(plan, tree_fds, reply, root, container.group, is_ahead=False)
-        except OSError:
-            if root.rw_layer is not kept:
-                root.rw_layer.close()
-            raise
-        container.begin(*born)
-        if root.rw_layer is not kept:
-            container.rw_layer = root.rw_layer
+        start = init.Start(plan, tree_fds, reply, container.group, is_ahead=False)
+        control, process, rw_layer = self._bear(start, None if is_emptied else kept)
+        container.begin(control, process)
+        if rw_layer is not kept:
+            container.rw_layer = rw_layer
             kept.close()
 
     @property
@@ -280,76 +275,73 @@ class Births:
         self, plan: Message, tree_fds: Sequence[int], reply: socket.socket, *, is_ahead: bool
     ) -> Container:
         container_id = os.urandom(6).hex()
-        root = None
         group = self._parent.create(container_id, plan["limits"])
         try:
-            root = self._make_root(plan, tree_fds)
-            control, process = _bear(plan, tree_fds, reply, root, group, is_ahead=is_ahead)
+            start = init.Start(plan, tree_fds, reply, group, is_ahead=is_ahead)
+            control, process, rw_layer = self._bear(start)
         except OSError:
-            if root is not None:
-                root.rw_layer.close()
             self._remove(group)
             raise
-        return Container(container_id, control, group, root.rw_layer, process)
+        return Container(container_id, control, group, rw_layer, process)
 
-    def _make_root(
-        self, plan: Message, tree_fds: Sequence[int], rw_layer: RwLayer | None = None
-    ) -> Root:
-        """Return the root file system for a start, on a new rw layer unless one is given."""
+    def _bear(
+        self, start: init.Start, kept: RwLayer | None = None
+    ) -> tuple[socket.socket, tuple[int, int], RwLayer]:
+        """Start an init, on a new rw layer unless one is given.
+
+        Returns the far end of its socket, its pid and pidfd, and the rw layer. The root file system
+        is made while init, which can do a few things without it, comes to life.
+        """
+        own, start.control = protocol.pair()
+        try:
+            with start.control:
+                process = _clone(start)
+            try:
+                _write_maps(start.plan, process[0])
+                root = self._make_root(start.plan, start.tree_fds, kept)
+                try:
+                    root.send(own)
+                except OSError:
+                    if root.rw_layer is not kept:
+                        root.rw_layer.close()
+                    raise
+                finally:
+                    root.close_start()
+            except OSError:
+                kill_and_reap(process[0])
+                os.close(process[1])
+                raise
+        except OSError:
+            own.close()
+            raise
+        return own, process, root.rw_layer
+
+    def _make_root(self, plan: Message, tree_fds: Sequence[int], kept: RwLayer | None) -> Root:
         if plan["host_tree"] >= 0 and tree_fds:
             self._trees.add_host(tree_fds[plan["host_tree"]])
-        return self._trees.make(plan, rw_layer)
+        return self._trees.make(plan, kept)
 
     def _remove(self, group: Group) -> None:
         self._busy_groups = [group for group in [*self._busy_groups, group] if not group.remove()]
 
 
-def _bear(
-    plan: Message,
-    tree_fds: Sequence[int],
-    reply: socket.socket,
-    root: Root,
-    group: Group,
-    *,
-    is_ahead: bool,
-) -> tuple[socket.socket, tuple[int, int]]:
-    """Start an init; return the far end of its socket, its pid and its pidfd."""
-    own, far = protocol.pair()
-    # a pipe, not an eventfd: it ends with the spawner, and so does an init that still waits
-    go_r, go_w = os.pipe()
-    try:
-        start = init.Start(plan, far, reply, tree_fds, root, group, go_r, is_ahead=is_ahead)
-        return own, _clone(start, go_w)
-    except OSError:
-        own.close()
-        raise
-    finally:
-        far.close()
-        os.close(go_r)
-        os.close(go_w)
-        root.close_start()
-
-
-def _clone(start: init.Start, go_w: int) -> tuple[int, int]:
+def _clone(start: init.Start) -> tuple[int, int]:
     """Fork an init into its namespaces; return its pid and pidfd."""
-    plan = start.plan
-    flags = plan["namespaces"]
+    flags = start.plan["namespaces"]
     if start.group.into_fd is not None:
         # from a cgroup namespace of its own, init could not clone a command into the group
         # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
         flags &= ~syscalls.CLONE_NEWCGROUP
+    start.find_unneeded()
     pid, pidfd = forks.fork(flags)
     if pid == 0:
         init.main(start)
-    try:
-        for name in ("uid_map", "gid_map"):
-            namespaces.write_map_text(f"/proc/{pid}/{name}", plan[name])
-        os.write(go_w, b"g")
-    except OSError:
-        kill_and_reap(pid)
-        os.close(pidfd)
-        raise
     return pid, pidfd
+
+
+def _write_maps(plan: Message, pid: int) -> None:
+    for name in ("uid_map", "gid_map"):
+        namespaces.write_map_text(f"/proc/{pid}/{name}", plan[name])
 
 
 def kill_and_reap(pid: int) -> int:

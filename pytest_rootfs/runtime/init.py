@@ -15,7 +15,7 @@ import signal
 import socket
 
 from pytest_rootfs.kernel import forks, inside, syscalls
-from pytest_rootfs.runtime import commands, files, processes, protocol
+from pytest_rootfs.runtime import commands, files, processes, protocol, root_trees
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from pytest_rootfs.kernel.cgroups import Group
     from pytest_rootfs.runtime.protocol import Message
-    from pytest_rootfs.runtime.root_trees import Root
 
 SIGCHLD_BIT = 1 << (signal.SIGCHLD - 1)
+
+REHEARSING_AFTER_MS = 3
+"""Who is asked sooner has no time to rehearse: it would take as long as it saves."""
 
 _signal_fds: list[int] = []
 
@@ -41,54 +43,62 @@ def prepare() -> None:
 
 
 class Start:
-    """What an init is born with."""
+    """What an init is born with, and what it gets."""
 
     __slots__ = (
         "control",
-        "go_fd",
         "group",
         "is_ahead",
+        "overlay_fd",
         "plan",
         "reply",
-        "root",
         "tree_fds",
+        "trees",
         "unneeded_fds",
     )
+
+    control: socket.socket
 
     def __init__(
         self,
         plan: Message,
-        control: socket.socket,
-        reply: socket.socket,
         tree_fds: Sequence[int],
-        root: Root,
+        reply: socket.socket,
         group: Group,
-        go_fd: int,
         *,
         is_ahead: bool,
     ) -> None:
-        self.go_fd = go_fd
-        """A pipe with a byte in it once the id maps are written."""
         self.is_ahead = is_ahead
         """Whether nobody waits for the container yet."""
         self.plan = plan
-        self.control = control
         self.reply = reply
         self.tree_fds = tree_fds
-        self.root = root
         self.group = group
-        self.unneeded_fds = _gaps_between(self._needed_fds())
+        self.overlay_fd = -1
+        self.trees: list[tuple[int, str]] = []
+        """What is attached below the overlay: descriptors and paths."""
+        self.unneeded_fds: list[tuple[int, int]] = []
         """The first and the end of each range of descriptors that come with the fork in vain."""
 
-    def _needed_fds(self) -> list[int]:
-        fds = [0, 1, 2, self.go_fd, self.control.fileno(), self.reply.fileno()]
-        fds += [self.root.overlay_fd, *self.tree_fds, *_signal_fds]
-        if self.root.host_view is not None:
-            view = self.root.host_view
-            fds += [view.mount_fd, view.folder_fd, *(fd for fd, _ in view.trees)]
+    def find_unneeded(self) -> None:
+        """Find out, before the fork, what the init shall close."""
+        fds = [0, 1, 2, self.control.fileno(), self.reply.fileno(), *self.tree_fds, *_signal_fds]
         group = self.group
         fds += [*group.init_tasks, *group.command_tasks, *group.leave_tasks]
-        return fds if group.into_fd is None else [*fds, group.into_fd]
+        if group.into_fd is not None:
+            fds.append(group.into_fd)
+        self.unneeded_fds = _gaps_between(fds)
+
+    def await_root(self) -> None:
+        """Wait for the root file system; once it is there, the id maps are written, too."""
+        root = root_trees.receive(self.control)
+        if root is None:
+            os._exit(1)  # the spawner was killed, or could not make it and says so
+        self.overlay_fd, self.trees = root
+
+    def close_root(self) -> None:
+        """Close what has been attached."""
+        protocol.close_all([self.overlay_fd, *(fd for fd, _ in self.trees)])
 
 
 def _gaps_between(fds: list[int]) -> list[tuple[int, int]]:
@@ -102,17 +112,14 @@ def _gaps_between(fds: list[int]) -> list[tuple[int, int]]:
 
 
 def main(start: Start) -> None:
-    """Become the container once the id maps are written; never returns."""
+    """Become the container; never returns."""
     step = "start"
     try:
         for first, end in start.unneeded_fds:
             os.closerange(first, end)
-        if not os.read(start.go_fd, 1):
-            os._exit(1)  # the spawner was killed before it had written the id maps
-        os.close(start.go_fd)
         for step, function, arguments in start.plan["init"]:  # noqa: B007  an error names it
             function(start, *arguments)
-        start.root.close_start()
+        start.close_root()
         protocol.close_all(start.tree_fds)
         start.reply.send(protocol.READY)
         start.reply.close()
@@ -120,7 +127,7 @@ def main(start: Start) -> None:
         for step, function, arguments in start.plan["late"]:  # noqa: B007  an error names it
             function(start, *arguments)
         agent = Init(start.control, start.group)
-        if start.is_ahead:
+        if start.is_ahead and not agent.is_asked_within(REHEARSING_AFTER_MS):
             try:
                 agent.rehearse()
             except OSError:
@@ -148,6 +155,7 @@ class Init:
         self._control = control
         self._group = group
         self._poller = select.poll()
+        self._poller.register(control, select.POLLIN)
         self._running: dict[int, tuple[socket.socket, int]] = {}
         """Commands by pid: the conversation that waits for the end, and the cgroup namespace."""
         self._stopped: dict[int, str] | None = None
@@ -166,7 +174,6 @@ class Init:
     def serve(self) -> None:
         """Answer calls, reap, drain; until pytest closes the socket."""
         signal_fd = _signal_fds[0]
-        self._poller.register(self._control, select.POLLIN)
         self._poller.register(signal_fd, select.POLLIN)
         while True:
             for fd, _ in self._poller.poll():
@@ -178,6 +185,10 @@ class Init:
                     self._reap()
                 else:
                     self._drain(fd)
+
+    def is_asked_within(self, timeout_ms: int) -> bool:
+        """Wait for the first call; tell whether it has come."""
+        return bool(self._poller.poll(timeout_ms))
 
     def rehearse(self) -> None:
         """Go through the motions of a command, so that the first one finds its memory ready.

@@ -208,11 +208,11 @@ def _init_steps(
     pts_gid = f",gid={TTY_GID}" if ids.count > TTY_GID else ""
     has_own_network = options.network != "host"
     return [
-        ("join_groups",),
-        ("become_root",),
         *([("raise_loopback",)] if has_own_network else []),
         ("make_private",),
         ("attach_root", bool(options.readonly)),
+        ("join_groups",),
+        ("become_root",),
         *([("attach_host",)] if has_host_view else []),
         ("mount", "proc", "proc", ""),
         ("mount", "sysfs", "sys", "") if has_own_network else ("bind_host_sys",),

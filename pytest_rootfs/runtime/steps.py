@@ -59,16 +59,17 @@ def make_private() -> list[prepared.Call]:
 
 
 def attach_root(start: Start, readonly: bool) -> None:  # noqa: FBT001  a step's arguments are data
-    """Attach the overlay over the old root and stand in it."""
-    syscalls.move_mount(start.root.overlay_fd, "/")
-    os.fchdir(start.root.overlay_fd)
+    """Attach the overlay over the old root, as soon as it is there, and stand in it."""
+    start.await_root()
+    syscalls.move_mount(start.overlay_fd, "/")
+    os.fchdir(start.overlay_fd)
     if readonly:  # mount_setattr(2) would need Linux 5.12
         syscalls.mount(None, ".", None, MS_RDONLY | MS_BIND | syscalls.MS_REMOUNT)
 
 
 def attach_host(start: Start) -> None:
     """Attach the folders of the host that an ordinary user's view of it is made of."""
-    for fd, path in start.root.trees:
+    for fd, path in start.trees:
         _attach_inside(fd, path)
 
 
