@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.figures import Result, Samples
-from benchmarks.processes import memory_of
+from benchmarks.processes import NOT_OURS, memory_of
 from benchmarks.stage import Stage
 from pytest_rootfs.runtime.container import Container
 
@@ -31,7 +31,10 @@ def measure(stage: Stage) -> Result:
             if target > 1:  # the first one also starts the engine
                 result.add({f"create, {target} alive": created[-RUNS:]})
             result.add({f"run, {target} alive": answers(alive)}, beside=one)
-        result.add(memory_figures(alive), unit="MB")
+        try:
+            result.add(memory_figures(alive), unit="MB")
+        except PermissionError:
+            result.refused["memory of each"] = NOT_OURS
         closed = [timed(each.close) for each in alive[1:]]
         result.add({f"close, {len(alive)} alive": closed[:RUNS]})
         result.add({"run, 1 alive, at the end": answers(alive[:1])}, beside=one)

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.figures import Result, Samples, interleaved
 from benchmarks.floor import cgroup_folders
 from benchmarks.phases import lives
-from benchmarks.processes import Memory
+from benchmarks.processes import NOT_OURS, Memory
 from benchmarks.sessions import run_session
 from benchmarks.stage import Stage
 from pytest_rootfs.engine import Engine
@@ -24,7 +24,7 @@ import pytest
 
 sys.path.insert(0, {path!r})
 from benchmarks.many import lives_beside_new
-from benchmarks.processes import children_of, memory_of
+from benchmarks.processes import children_of, may_look, memory_of
 
 notes = []
 
@@ -35,7 +35,8 @@ def plain():
 def note():
     warden = children_of(os.getpid())[:1]
     spawner = [child for pid in warden for child in children_of(pid)[:1]]
-    notes.append([[pid, *memory_of(pid)] for pid in [os.getpid(), *warden, *spawner]])
+    pids = [os.getpid(), *warden, *spawner]
+    notes.append([[pid, *(memory_of(pid) if may_look(pid) else ())] for pid in pids])
     with open("notes.json", "w") as file:
         json.dump(notes, file)
 
@@ -73,6 +74,9 @@ def measure(stage: Stage) -> Result:
     after = f"a container after {count} tests"
     result.add({NEW: beside_new["new"], after: beside_new["worn"]}, beside=NEW)
     for name, early, late in zip(NAMES, *notes, strict=True):
+        if len(early) == 1:
+            result.refused[name] = NOT_OURS
+            continue
         before, after = (f"{name}, private, after {number}" for number in (tenth, count))
         samples = {before: [private(early)], after: [private(late)]}
         result.add(samples, unit="MB", beside=before)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+NOT_OURS = "only root may look into our processes"
+
 
 class Memory(NamedTuple):
     """The memory of a process, in MB."""
@@ -18,11 +20,23 @@ class Memory(NamedTuple):
 
 
 def memory_of(pid: int) -> Memory:
-    """Return the memory of a process that lives."""
+    """Return the memory of a process that lives.
+
+    Raises PermissionError for an ordinary user: our processes let nobody look into them.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kb = {key: int(value.split()[0]) for key, _, value in (line.partition(":") for line in lines)}
     private_kb = kb["Private_Clean"] + kb["Private_Dirty"]
     return Memory(kb["Rss"] / 1024, kb["Pss"] / 1024, private_kb / 1024)
+
+
+def may_look(pid: int) -> bool:
+    """Tell whether the memory of a process can be read."""
+    try:
+        memory_of(pid)
+    except PermissionError:  # from open(2): access(2) looks at the mode alone
+        return False
+    return True
 
 
 def children_of(pid: int) -> list[int]:

@@ -1,7 +1,6 @@
 """Which digest each default image had when this project last used it: what the head may tell.
 
-Kept in pytest's own cache. Imported by every pytest run where the package is installed, so it
-imports next to nothing.
+Kept in pytest's own cache. Imported by the head of the report, so it imports next to nothing.
 """
 
 from __future__ import annotations

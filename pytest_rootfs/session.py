@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pytest_rootfs.image_digests import ImageDigests
 from pytest_rootfs.summaries import Summary
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_rootfs.failures import Failure
     from pytest_rootfs.golden import GoldenFolder
     from pytest_rootfs.image import Image
+    from pytest_rootfs.image_digests import ImageDigests
     from pytest_rootfs.keeping import Keeper
     from pytest_rootfs.options import Keep, Settings
     from pytest_rootfs.runtime.clocks import Clock
@@ -49,13 +50,18 @@ class Session:
         self._failure: Failure | None = None
         self._defaults: ContainerOptions | None = None
         self._images: dict[str, Image] = {}
-        self._digests = ImageDigests(config)
         self._started: set[str] = set()
         self._forks: dict[str, list[Container]] = {}
         self._timings: dict[str, float] = {}
         self.summary = Summary(settings, project=config.rootpath)
         self._clock: Clock | None = None
         self._began_ns = 0
+
+    @cached_property
+    def _digests(self) -> ImageDigests:
+        from pytest_rootfs.image_digests import ImageDigests  # noqa: PLC0415  first container
+
+        return ImageDigests(self._config)
 
     @property
     def engine(self) -> Engine:

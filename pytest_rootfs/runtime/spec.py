@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pytest_rootfs import settings
+from pytest_rootfs.kernel import capabilities
 
 Network = Literal["none", "host"]
 DEFAULT_TMPFS_BYTES = 256 << 20
@@ -213,8 +214,6 @@ def _flag(key: str, value: object) -> bool:
 
 
 def _capabilities(key: str, value: object) -> tuple[str, ...]:
-    from pytest_rootfs.kernel import capabilities  # noqa: PLC0415  brings ctypes; rarely given
-
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise ValueError(f"{key}={value!r} is not a sequence of names")
     names = [str(name).upper() for name in value]

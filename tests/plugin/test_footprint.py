@@ -21,6 +21,8 @@ UNUSED = {
 """What every run of pytest imports where the package is installed."""
 
 MARKED = UNUSED | {
+    "pytest_rootfs.kernel",
+    "pytest_rootfs.kernel.capabilities",
     "pytest_rootfs.marks",
     "pytest_rootfs.runtime",
     "pytest_rootfs.runtime.spec",
@@ -28,8 +30,10 @@ MARKED = UNUSED | {
 """What the check of a mark adds."""
 
 HEAD = UNUSED | {
+    "pytest_rootfs.image_digests",
     "pytest_rootfs.report",
     "pytest_rootfs.kernel",
+    "pytest_rootfs.kernel.capabilities",
     "pytest_rootfs.kernel.cgroups_files",
     "pytest_rootfs.kernel.cgroups_hierarchy",
     "pytest_rootfs.kernel.cgroups_layout",
@@ -41,6 +45,7 @@ HEAD = UNUSED | {
     "pytest_rootfs.kernel.mountinfo",
     "pytest_rootfs.kernel.namespaces",
     "pytest_rootfs.runtime",
+    "pytest_rootfs.runtime.gaps",
     "pytest_rootfs.runtime.glance",
     "pytest_rootfs.runtime.ids",
     "pytest_rootfs.runtime.subordinate_ids",
