@@ -64,15 +64,17 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    if args.format == "dir" and args.file == STDOUT:
+    is_folder = args.format == "dir"
+    if is_folder and args.file == STDOUT:
         raise UsageError("a folder cannot be written to standard output: give a FILE")
-    check_target(args.file)
+    check_target(args.file, may_be_folder=is_folder)
     with open_engine(args) as engine:
         built = engine.builder.build(args.image)
-        # the export of a file appears whole by itself
-        target = written(STDOUT) if args.file == STDOUT else nullcontext(Path(args.file))
-        with shown_progress(f"exporting {built.name}") as progress, target as path:
-            engine.builder.export(built, path, args.format, progress=progress)
+        with (
+            nullcontext(Path(args.file)) if is_folder else written(args.file) as target,
+            shown_progress(f"exporting {built.name}") as progress,
+        ):
+            engine.builder.export(built, target, args.format, progress=progress)
     if args.file != STDOUT:
         note(f"{args.file}: {args.format}, image {built.name} ({built.digest})")
     return 0

@@ -44,8 +44,8 @@ def export(
 ) -> None:
     """Write the image `manifest_digest` to `path`; every blob is verified on the way.
 
-    A file is replaced; a folder (`dir`) must be missing or empty. Raises ImageError when `path`
-    cannot be written, LayerCorrupt for a damaged blob.
+    A file is replaced, a link to it followed; a folder (`dir`) must be missing or empty. Raises
+    ImageError when `path` cannot be written, LayerCorrupt for a damaged blob.
     """
     image = read_image(store, manifest_digest)
     writers: dict[Format, Callable[[_Reading, StoredImage, Path, str], None]] = {
@@ -55,6 +55,13 @@ def export(
     }
     if format not in writers:
         raise ValueError(f"format={format!r} is not one of {', '.join(map(repr, writers))}")
+    path = Path(os.path.realpath(path))
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # as root the rename would succeed, and take the device away from the whole machine
+        raise ImageError(
+            f"cannot export image {manifest_digest} to {path}: it is a device, a pipe or a socket",
+            hint="give the path of a file or folder",
+        )
     written = path.parent / f".{path.name[:200]}.{os.urandom(4).hex()}"
     try:
         try:

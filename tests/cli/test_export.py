@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -161,6 +162,53 @@ def test_export_replaces_a_file_at_once(failed: Failure, call: Call, tmp_path: P
     call("export", "last", str(archive), "--format", "layer")
 
     assert archive.stat().st_size == failed.size
+
+
+def test_export_pours_into_a_pipe(failed: Failure, call: Call, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = ["timeout", "20", "tar", "-tf", str(pipe)]  # it waits for a writer
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        status = call("export", "last", str(pipe), "--format", "layer").status
+        listed = reader.communicate(timeout=20)[0]
+
+    assert (status, reader.returncode, pipe.is_fifo()) == (0, 0, True)
+    assert "srv/app.conf\n" in listed
+    assert list(tmp_path.glob(".pytest-rootfs-*")) == []
+
+
+@needs("root")
+@pytest.mark.parametrize("words", [["export", "last"], ["export-image", "scratch"]])
+def test_export_leaves_a_device_a_device(
+    words: list[str], failed: Failure, call: Call, tmp_path: Path
+) -> None:
+    device = tmp_path / "null"
+    os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+
+    assert call(*words, str(device)).status == 0
+
+    assert device.is_char_device()
+
+
+def test_export_follows_a_link(failed: Failure, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "link.tar").symlink_to("real.tar")
+
+    assert call("export", "last", str(tmp_path / "link.tar"), "--format", "layer").status == 0
+
+    assert (tmp_path / "link.tar").is_symlink()
+    assert tarfile.is_tarfile(tmp_path / "real.tar")
+
+
+@pytest.mark.parametrize("words", [["export", "last"], ["export-image", "scratch"]])
+def test_export_onto_a_folder_is_refused(
+    words: list[str], failed: Failure, call: Call, tmp_path: Path
+) -> None:
+    result = call(*words, str(tmp_path))
+
+    assert (result.status, result.err) == (
+        1,
+        f"error: cannot write to '{tmp_path}': it is a folder\nhint: give a file name\n",
+    )
 
 
 @pytest.fixture

@@ -112,6 +112,15 @@ def test_unwritable_target_is_told(store: Store, image: str, tmp_path: Path) -> 
         oci.export(store, image, tmp_path / "missing" / "x.tar")
 
 
+def test_pipe_is_not_replaced(store: Store, image: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(ImageError, match="it is a device, a pipe or a socket"):
+        oci.export(store, image, tmp_path / "pipe")
+
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_folder_with_content_is_not_replaced(store: Store, image: str, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
