@@ -2,8 +2,8 @@
 
 The file is an OCI image archive, so that podman and skopeo load what its index names: the state of
 one container. Beside that it holds `failure.json`, the blobs of the failure's further containers,
-and in `failure/` the files that hooks have added. Reading it refuses whatever else is in it, and
-every blob whose content is not what its name says.
+and in `failure/` the files that hooks have added. Reading it refuses whatever else is in it, every
+blob whose content is not what its name says, and what would show the new host to the old container.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pytest_rootfs.errors import ArchiveRejected, LayerCorrupt
 from pytest_rootfs.failure_record import FILE, Failure, KeptContainer
+from pytest_rootfs.image.config import config_from_oci
 from pytest_rootfs.store.archives import Archive
 from pytest_rootfs.store.blobs import Descriptor
+from pytest_rootfs.store.compression import Decompressed
 from pytest_rootfs.store.digests import hex_of, is_digest
 from pytest_rootfs.store.documents import index_of
 from pytest_rootfs.store.entries import Entry, shown
 from pytest_rootfs.store.manifests import read_image
 from pytest_rootfs.store.media_types import LAYER_TYPE, MANIFEST_TYPE
 from pytest_rootfs.store.opening import LAYOUT
+from pytest_rootfs.store.platforms import fitness, platform
+from pytest_rootfs.store.platforms import shown as shown_platform
 from pytest_rootfs.store.reading import CHUNK_BYTES
 from pytest_rootfs.store.tar_reader import Reader, read_entries
 
@@ -138,7 +143,7 @@ class FailureArchive:
     def read(self, file: BinaryIO, what: str) -> Failure:
         """Return the failure in an archive; raises `ArchiveRejected` for anything that is none."""
         try:
-            for entry, content in read_entries(file):
+            for entry, content in read_entries(Decompressed(file, what=what)):
                 self._take(entry, content)
             return self._checked()
         except (ArchiveRejected, LayerCorrupt) as error:
@@ -161,16 +166,24 @@ class FailureArchive:
         if name.startswith(_BLOBS):
             self._take_blob(name[len(_BLOBS) :], content)
         elif name.startswith(_ADDED):
-            place = self._folder / name[len(_ADDED) :]
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("xb") as out:
-                out.writelines(content)
+            self._take_added(name[len(_ADDED) :], content)
         elif name == FILE:
             if entry.size > _RECORD_BYTES_MAX:
                 raise ArchiveRejected(f"{FILE} has {entry.size} bytes")
             self._record = content.read()
         elif name not in ("index.json", "oci-layout"):
             raise ArchiveRejected(f"entry {shown(entry.name)} does not belong there")
+
+    def _take_added(self, name: str, content: Reader) -> None:
+        if name == FILE:  # it would take the place of the record that was checked
+            raise ArchiveRejected(f"entry {_ADDED}{FILE} does not belong there")
+        place = self._folder / name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("xb") as out:
+                out.writelines(content)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise ArchiveRejected(f"two entries want the name {_ADDED}{name}") from error
 
     def _take_blob(self, name: str, content: Reader) -> None:
         digest = f"sha256:{name}"
@@ -191,16 +204,20 @@ class FailureArchive:
             raise ArchiveRejected(f"it holds no {FILE}", hint=_IMAGE_HINT)
         try:
             failure = Failure.from_json(json.loads(self._record.decode(errors="surrogateescape")))
-        except (ValueError, AttributeError) as error:
+            _check_values(failure)
+        except (ValueError, RecursionError) as error:
             raise ArchiveRejected(f"its {FILE} cannot be read", detail=str(error)) from error
         if not _ID.fullmatch(failure.id):
             raise ArchiveRejected(f"its {FILE} has the id {failure.id!r}")
-        for kept in failure.containers:
-            if kept.manifest:
-                self._check_files(kept)
-        return replace(failure, containers=tuple(map(_without_mounts, failure.containers)))
+        containers = [
+            self._with_files_checked(kept) if kept.manifest else kept for kept in failure.containers
+        ]
+        return replace(failure, containers=tuple(map(_without_host, containers)))
 
-    def _check_files(self, kept: KeptContainer) -> None:
+    def _with_files_checked(self, kept: KeptContainer) -> KeptContainer:
+        """Return a container whose image is whole; a gap says when it is for another machine."""
+        if kept.image.is_host:  # its programs would run on top of this host's root directory
+            raise ArchiveRejected(f"its {FILE} has files for the image {kept.image.name!r}")
         image = read_image(self._store, kept.manifest)
         if image.diff_ids != (*kept.image.layers, kept.layer):
             raise ArchiveRejected(f"its manifest {kept.manifest} is not that of its {FILE}")
@@ -209,14 +226,31 @@ class FailureArchive:
                 raise ArchiveRejected(
                     f"blob {layer.digest} has {size} bytes where {layer.size} were announced"
                 )
+        if fitness(image.config):
+            return kept
+        gap = (
+            f"programs: they are for {shown_platform(image.config)}, and this machine is "
+            f"{shown_platform(platform())}; show, diff, ls, cat and cp need none"
+        )
+        return replace(kept, gaps=(*kept.gaps, gap))
 
 
-def _without_mounts(kept: KeptContainer) -> KeptContainer:
-    """Return a container that shows nothing of this host at the paths of another one."""
-    mounts = kept.options.get("mounts") or ()
+def _check_values(failure: Failure) -> None:
+    """Raise `ValueError` for what has the form of a failure, and cannot be one."""
+    moment = datetime.fromisoformat(failure.time)  # `last` is found, and old ones go, by it
+    if moment.tzinfo is None:
+        raise ValueError(f"time={failure.time!r} has no time zone")
+    for kept in failure.containers:
+        config_from_oci(kept.image.config)
+
+
+def _without_host(kept: KeptContainer) -> KeptContainer:
+    """Return a container that gets nothing of this host: neither paths of it nor its network."""
     gaps = tuple(
         f"mount {each['target']}: {each['source']} is on the host that the failure came from"
-        for each in mounts
+        for each in kept.options.get("mounts", ())
     )
-    options = {key: value for key, value in kept.options.items() if key != "mounts"}
+    if kept.options.get("network") == "host":
+        gaps += ("network: it was that of the host that the failure came from",)
+    options = {key: text for key, text in kept.options.items() if key not in ("mounts", "network")}
     return replace(kept, options=options, gaps=(*kept.gaps, *gaps))

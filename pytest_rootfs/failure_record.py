@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pytest_rootfs import failure_shape
+
 FORMAT = 1
 FILE = "failure.json"
 """Its name, in the folder of the failure and in an archive."""
@@ -169,16 +171,16 @@ class Failure:
         folder: Path | None = None,
     ) -> Failure:
         """Make a failure from the content of `failure.json`; raises `ValueError` if it is none."""
+        failure_shape.check(data, {})
         if data.get("format") != FORMAT:
             raise ValueError(f"format {data.get('format')!r}, this version reads {FORMAT}")
-        try:
-            others = data["containers"]
-            main = {**data, "size": data["size"] - sum(other["size"] for other in others)}
-            containers = tuple(_container(entry) for entry in (main, *others))
-            own = {key: value for key, value in _known(cls, data).items() if key in _OWN_KEYS}
-            return cls(containers=containers, folder=folder, **own)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
+        failure_shape.check(data, failure_shape.FAILURE)
+        failure_shape.check(data, failure_shape.CONTAINER)
+        others = data["containers"]
+        main = {**data, "size": data["size"] - sum(other["size"] for other in others)}
+        containers = tuple(_container(entry) for entry in (main, *others))
+        own = {key: value for key, value in _known(cls, data).items() if key in _OWN_KEYS}
+        return cls(containers=containers, folder=folder, **own)
 
 
 _NOT_OWN = ("containers", "folder")

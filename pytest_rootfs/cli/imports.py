@@ -22,7 +22,10 @@ _ID_ATTEMPTS = 20
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", metavar="FILE", help="what `export --format oci` has written; - is standard input"
+        "file",
+        metavar="FILE",
+        help="what `export --format oci` has written, also compressed by gzip or zstd; - is "
+        "standard input",
     )
     parser.add_argument(
         "--rootdir",
@@ -52,6 +55,9 @@ def _import_failure(args: argparse.Namespace) -> int:
         print_json(failure.to_json())
         return 0
     print(failure.id)
+    for gap in dict.fromkeys(gap for kept in failure.containers for gap in kept.gaps):
+        if gap.startswith("programs: "):
+            note(gap)
     note(f"{failure.nodeid}, in project {failure.rootdir}: pytest-rootfs show {failure.id}")
     return 0
 

@@ -77,9 +77,10 @@ def _show(args: argparse.Namespace) -> int:
     if args.json:
         print_json(failure.to_json())
         return 0
-    status = painted(failure.outcome, "red" if failure.outcome == "failed" else "green")
+    status = painted(safe(failure.outcome), "red" if failure.outcome == "failed" else "green")
     print(heading(safe(f"{failure.id}  {failure.nodeid}")))
-    print(f"{status} in {failure.when}, {local_time(failure.time)}, {safe(failure.rootdir)}")
+    when = f"{failure.when}, {local_time(failure.time)}, {failure.rootdir}"
+    print(f"{status} in {safe(when)}")
     if failure.message:
         print(f"\n{_indented(failure.message)}")
     for kept in failure.containers:
@@ -101,13 +102,13 @@ def _show_container(kept: KeptContainer, *, alone: bool) -> None:
     print()
     if not alone:
         print(heading(f"container {safe(kept.name)}"))
-    print(f"image     {safe(kept.image.name)} {kept.image.digest}")
+    print(f"image     {safe(kept.image.name)} {safe(kept.image.digest)}")
     print(f"run as    {safe(kept.user)} in {safe(kept.workdir)}")
-    print(f"limits    {_limits(kept)}")
+    print(f"limits    {safe(_limits(kept))}")
     for sentence in kept.limits_hit:
         print(f"          {painted(safe(sentence), 'red')}")
     if figures := _stats(kept):
-        print(f"used      {figures}")
+        print(f"used      {safe(figures)}")
     print(f"rw layer  {shown_size(kept.size) if kept.manifest else 'not kept'}")
     for gap in kept.gaps:
         print(f"missing   {safe(gap)}")
@@ -120,8 +121,7 @@ def _limits(kept: KeptContainer) -> str:
     shown_limits = []
     for key, value in kept.limits.items():
         if value is not None:
-            write = _UNITS.get(key, format) if isinstance(value, (int, float)) else str
-            shown_limits.append(f"{key} {write(value)}")
+            shown_limits.append(f"{key} {_UNITS.get(key, format)(value)}")
     return ", ".join(shown_limits) or "none"
 
 
@@ -154,8 +154,7 @@ def _show_commands(kept: KeptContainer) -> None:
     if (left_out := len(kept.commands) - _SHOWN_COMMANDS) > 0:
         print(f"  … {left_out} earlier ones: --json shows them")
     for command in kept.commands[-_SHOWN_COMMANDS:]:
-        argv = command["argv"]
-        text = argv if isinstance(argv, str) else shlex.join(argv)
+        text = shlex.join(command["argv"])
         colour = "green" if command["returncode"] == 0 else "red"
         print(f"  $ {safe(text)}{_before(command)}")
         duration_s = command["duration_s"]
@@ -170,9 +169,8 @@ def _show_processes(kept: KeptContainer) -> None:
         return
     print(f"\n{heading('processes')}")
     for process in kept.processes:
-        argv = process.get("argv") or []
-        text = argv if isinstance(argv, str) else shlex.join(argv)
-        place = f"{process['pid']:>6} {process.get('state', '?')} uid {process.get('user')}"
+        text = shlex.join(process.get("argv") or [])
+        place = f"{process['pid']:>6} {safe(process.get('state', '?'))} uid {process.get('user')}"
         print(f"  {place}  {safe(text)}")
         for line in _open_files(process):
             print(f"         {line}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_rootfs.cli.output import note
 from pytest_rootfs.cli.projects import find_project
-from pytest_rootfs.cli.verbs import NotFound
+from pytest_rootfs.cli.verbs import NotFound, UsageError
 from pytest_rootfs.failure_start import built_image, require_files
 from pytest_rootfs.failures import Failure, Failures, KeptContainer
 from pytest_rootfs.options import default_store
@@ -97,10 +97,14 @@ def start_kept(
 
     own = _own_keywords(kept)
     keywords = {**own, **options, "mounts": [*own["mounts"], *mounts]}
+    try:
+        checked = ContainerOptions.from_keywords(keywords, defaults=None)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return engine.start_built(
         built_image(kept.image, engine.store),
         name=kept.name,
-        options=ContainerOptions.from_keywords(keywords, defaults=None),
+        options=checked,
         extra_layers=[kept.layer],
     )
 

@@ -91,6 +91,20 @@ def decompressed(file: Readable, *, what: str) -> Iterator[bytes]:
         yield chunk
 
 
+class Decompressed:
+    """A stream that reads as it was before it was compressed, if it was."""
+
+    def __init__(self, file: Readable, *, what: str) -> None:
+        self._chunks = decompressed(file, what=what)
+        self._pending = b""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; none at the end. Raises as `decompressed` does."""
+        data = self._pending or next(self._chunks, b"")
+        self._pending = data[size:]
+        return data[:size]
+
+
 def _plain(file: Readable, start: bytes) -> Iterator[bytes]:
     chunk = start
     while chunk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -181,6 +182,81 @@ def test_mounts_of_the_other_host_are_left_out(
     assert call("ls", failed.id, "/srv/etc").status == 3
 
 
+def test_network_of_the_other_host_is_left_out(
+    archive: Path, failed: Failure, call: Call, elsewhere: Path
+) -> None:
+    call("import-failure", str(with_record(archive, options={"network": "host"})))
+
+    done = call("exec", failed.id, "--", "cat", "/proc/net/dev")
+
+    assert "missing   network: it was that of the host" in call("show", failed.id).out
+    assert [line.split(":")[0].strip() for line in done.out.splitlines()[2:]] == ["lo"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["gzip", "-c"], marks=needs("gzip")),
+        pytest.param(["zstd", "-qc"], marks=needs("zstd")),
+    ],
+)
+def test_compressed_archive_is_read(
+    command: list[str], archive: Path, failed: Failure, call: Call, elsewhere: Path
+) -> None:
+    packed = archive.with_name("packed")
+    with packed.open("wb") as out:
+        subprocess.run([*command, str(archive)], stdout=out, check=True)
+
+    imported = call("import-failure", str(packed))
+
+    assert (imported.status, imported.out) == (0, f"{failed.id}\n")
+
+
+def foreign(archive: Path) -> Path:
+    """Write an archive anew, as one of a machine of another architecture."""
+    with tarfile.open(archive) as tar:
+        files = {each.name: tar.extractfile(each) for each in tar if each.isfile()}
+        contents = {name: file.read() for name, file in files.items() if file}
+    record = json.loads(contents[RECORD])
+    manifest = json.loads(contents.pop(blob_name(record["manifest"])))
+    config = json.loads(contents.pop(blob_name(manifest["config"]["digest"])))
+    config_text = json.dumps({**config, "architecture": "s390x"}).encode()
+    manifest["config"] |= {"digest": digest_of(config_text), "size": len(config_text)}
+    manifest_text = json.dumps(manifest).encode()
+    record["manifest"] = digest_of(manifest_text)
+    for text in (config_text, manifest_text):
+        contents[blob_name(digest_of(text))] = text
+    contents[RECORD] = json.dumps(record).encode()
+    target = archive.with_name("foreign.tar")
+    with tarfile.open(target, "w") as out:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            out.addfile(member, io.BytesIO(content))
+    return target
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def blob_name(digest: str) -> str:
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+@pytest.mark.slow
+def test_failure_of_another_architecture_is_told(
+    archive: Path, failed: Failure, call: Call, elsewhere: Path
+) -> None:
+    imported = call("import-failure", str(foreign(archive)))
+
+    assert imported.status == 0
+    assert "note: programs: they are for linux/s390x, and this machine is linux/" in imported.err
+    assert "missing   programs: they are for linux/s390x" in call("show", failed.id).out
+    assert call("cat", failed.id, "new dir/new.txt").out == "first\nsecond without end"
+    assert "+line fifty\n" in call("diff", failed.id).out
+
+
 def damaged(name: str, content: bytes) -> bytes:
     return content.replace(b"line fifty", b"line fifti")
 
@@ -230,7 +306,13 @@ def test_broken_archive_is_refused(
         ({"id": "../../x"}, "has the id '../../x'"),
         ({"layer": f"sha256:{'0' * 64}"}, "is not that of its failure.json"),
         ({"format": 99}, "format 99, this version reads 1"),
-        ({"image": None}, "its failure.json cannot be read"),
+        ({"image": None}, "image is 'None' (NoneType)"),
+        ({"changes": [{"path": "/x"}]}, "changes[0].kind is missing"),
+        ({"commands": [{"argv": 5}]}, "commands[0].argv is '5' (int)"),
+        ({"stats": []}, "stats is '[]' (list)"),
+        ({"options": {"mounts": "/etc"}}, "options.mounts is '/etc' (str)"),
+        ({"time": 5}, "time is '5' (int)"),
+        ({"time": "tomorrow"}, "its failure.json cannot be read"),
     ],
 )
 def test_record_that_lies_is_refused(
@@ -251,6 +333,41 @@ def test_strange_entry_is_refused(name: str, archive: Path, call: Call, elsewher
 
     assert result.status == 1
     assert name in result.err
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["failure/failure.json"], "entry failure/failure.json does not belong there"),
+        (["failure/x", "failure/x"], "two entries want the name failure/x"),
+        (["failure/x", "failure/x/y"], "two entries want the name failure/x/y"),
+    ],
+)
+def test_added_file_cannot_replace_another(
+    names: list[str], reason: str, archive: Path, call: Call, elsewhere: Path
+) -> None:
+    with tarfile.open(archive, "a") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name))
+
+    result = call("import-failure", str(archive))
+
+    assert (result.status, reason in result.err) == (1, True), result.err
+    assert call("failures", "--all").out == "no failures are kept here\n"
+
+
+def test_files_for_the_host_are_refused(archive: Path, call: Call, elsewhere: Path) -> None:
+    def on_the_host(name: str, content: bytes) -> bytes:
+        if name != RECORD:
+            return content
+        record = json.loads(content)
+        record["image"]["is_host"] = True
+        return json.dumps(record).encode()
+
+    result = call("import-failure", str(rewritten(archive, on_the_host)))
+
+    assert result.status == 1
+    assert "its failure.json has files for the image " in result.err
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 1024, b"\x1f\x8b\x08" * 400])

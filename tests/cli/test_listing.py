@@ -41,7 +41,7 @@ def make(store_dir: Path) -> Make:
                     "output_tail": "oops\n",
                     "timed_out": False,
                 },
-                {"argv": "kill -9 $$", "returncode": -9, "duration_s": 0.01},
+                {"argv": ["kill", "-9", "7"], "returncode": -9, "duration_s": 0.01},
             ),
             processes=({"pid": 7, "user": 1000, "argv": ["sleep", "9"], "state": "S"},),
             manifest="sha256:" + "3" * 64,
