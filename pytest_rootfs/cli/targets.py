@@ -6,6 +6,7 @@ file in its place would break it for everybody who uses it.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -16,10 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_rootfs.cli.verbs import NotFound, UsageError
-from pytest_rootfs.errors import RootfsError
+from pytest_rootfs.errors import ImageError, RootfsError
 
 STDOUT = "-"
 _CHUNK_BYTES = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_target(file: str, *, may_be_folder: bool = False) -> None:
@@ -45,7 +47,13 @@ def written(file: str) -> Iterator[Path]:
     """
     place = Path(os.path.realpath(file))
     is_stream = file == STDOUT or (place.exists() and not stat.S_ISREG(place.stat().st_mode))
-    folder = tempfile.mkdtemp(prefix=".pytest-rootfs-", dir=None if is_stream else place.parent)
+    try:
+        folder = tempfile.mkdtemp(prefix=".pytest-rootfs-", dir=None if is_stream else place.parent)
+    except OSError as error:
+        raise RootfsError(
+            f"cannot write {file}: {error.strerror}",
+            hint=f"look at its folder: ls -ld {place.parent}",
+        ) from error
     target = Path(folder, "archive")
     try:
         yield target
@@ -54,6 +62,13 @@ def written(file: str) -> Iterator[Path]:
         else:
             target.chmod(0o666 & ~_umask())
             target.replace(place)
+    except (OSError, ImageError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+            raise RootfsError(
+                f"cannot write {file}: {cause.strerror}", hint="give a FILE where there is room"
+            ) from error
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

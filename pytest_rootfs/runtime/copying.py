@@ -72,14 +72,23 @@ def _copy_out(source: ContainerPath, target: Path, mode: int) -> None:
             _copy_out(entry, target / entry.name, entry.lstat().st_mode)
         target.chmod(mode & 0o777)
     elif stat.S_ISREG(mode):
-        # opened without following: the tree of a container is not to be trusted with host paths
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with source.open("rb") as reader, os.fdopen(os.open(target, flags, 0o600), "wb") as writer:
-            shutil.copyfileobj(reader, writer, CHUNK_BYTES)
-            if stat.S_ISREG(os.fstat(writer.fileno()).st_mode):  # a device keeps its own
-                os.fchmod(writer.fileno(), mode & 0o777)
+        try:
+            _write_out(source, target, mode)
+        except OSError as error:
+            if error.filename is None:  # write(2) does not know it
+                error.filename = str(target)
+            raise
     else:
         raise OSError(errno.EINVAL, "only files, folders and symlinks can be copied", str(source))
+
+
+def _write_out(source: ContainerPath, target: Path, mode: int) -> None:
+    # opened without following: the tree of a container is not to be trusted with host paths
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with source.open("rb") as reader, os.fdopen(os.open(target, flags, 0o600), "wb") as writer:
+        shutil.copyfileobj(reader, writer, CHUNK_BYTES)
+        if stat.S_ISREG(os.fstat(writer.fileno()).st_mode):  # a device keeps its own
+            os.fchmod(writer.fileno(), mode & 0o777)
 
 
 def _make_room(target: ContainerPath | Path) -> None:

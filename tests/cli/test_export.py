@@ -190,6 +190,25 @@ def test_export_leaves_a_device_a_device(
     assert device.is_char_device()
 
 
+@needs("root")
+@pytest.mark.parametrize("words", [["export", "last"], ["export-image", "scratch"]])
+def test_full_disk_names_the_archive(
+    words: list[str], failed: Failure, call: Call, tmp_path: Path
+) -> None:
+    full = tmp_path / "full"  # never the machine's own, which a defect could damage
+    os.mknod(full, 0o600 | stat.S_IFCHR, os.makedev(1, 7))
+
+    result = call(*words, str(full))
+
+    assert (result.status, result.err.splitlines()[-2:]) == (
+        1,
+        [
+            f"error: cannot write {full}: No space left on device",
+            "hint: give a FILE where there is room",
+        ],
+    )
+
+
 def test_export_follows_a_link(failed: Failure, call: Call, tmp_path: Path) -> None:
     (tmp_path / "link.tar").symlink_to("real.tar")
 

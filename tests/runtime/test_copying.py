@@ -184,6 +184,18 @@ def test_device_keeps_its_mode(container: Container, tmp_path: Path) -> None:
     assert stat.S_IMODE(device.stat().st_mode) == 0o666
 
 
+@needs("root")
+def test_full_disk_names_the_file(container: Container, tmp_path: Path) -> None:
+    container.path("/tmp/file").write_text("x")
+    full = tmp_path / "full"  # never the machine's own, which a defect could damage
+    os.mknod(full, 0o600 | stat.S_IFCHR, os.makedev(1, 7))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        container.copy_out("/tmp/file", full)
+
+    assert caught.value.filename == str(full)
+
+
 def test_named_symlink_is_followed_inside(container: Container, tmp_path: Path) -> None:
     container.path("/opt/link").symlink_to("/etc/hostname")
 
