@@ -72,6 +72,12 @@ class Failures:
         for candidates in (mine, every):
             if found := _matches(wanted, candidates):
                 return found[0]
+        if wanted in self.damaged():
+            raise FailureNotFound(
+                f"failure {wanted} cannot be read: its {FILE} is missing, damaged or of a newer "
+                "version",
+                hint=f"remove it: pytest-rootfs rm {wanted}",
+            )
         raise _not_found(wanted, mine or every)
 
     def remove(self, failure_id: str) -> None:

@@ -160,7 +160,7 @@ class Keeper:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 oci.export(store, kept.manifest, place, format="dir")
         folder = failures.Failures(store).folder(failure)
-        shutil.copytree(folder, target, dirs_exist_ok=True)
+        shutil.copytree(folder, target, symlinks=True, dirs_exist_ok=True)
 
 
 def sweep(store_root: Path, *, project: Path, count: int, size_bytes: int) -> set[str]:

@@ -155,6 +155,8 @@ def test_half_a_failure_is_damaged(failures: Failures, make: Make) -> None:
 
     assert failures.damaged() == ["half"]
     assert [failure.id for failure in failures.list()] == ["abc123"]
+    with pytest.raises(FailureNotFound, match=r"failure half cannot be read: its failure\.json"):
+        failures.get("half")
     failures.remove("half")
     assert failures.damaged() == []
 

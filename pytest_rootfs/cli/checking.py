@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pytest_rootfs.cli.output import note, print_json, safe
+from pytest_rootfs.cli.output import counted, note, print_json, safe
 from pytest_rootfs.cli.sessions import open_store
 from pytest_rootfs.cli.verbs import Verb, add_json
 
@@ -36,7 +36,8 @@ def _fsck(args: argparse.Namespace) -> int:
         return status
     for row in rows:
         print(safe(f"{row['path']} {row['problem']}{': repaired' if row['repaired'] else ''}"))
-    print(f"{report.blobs} blobs, {report.layers} unpacked layers: {len(rows) or 'no'} problems")
+    looked_at = f"{counted(report.blobs, 'blob')}, {counted(report.layers, 'unpacked layer')}"
+    print(f"{looked_at}: {counted(len(rows), 'problem') if rows else 'no problems'}")
     if any(row["repairable"] and not row["repaired"] for row in rows):
         note("what can be made again is taken away by: pytest-rootfs fsck --repair")
     elif status:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rootfs.cli.output import note
+from pytest_rootfs.cli.output import counted, note
 from pytest_rootfs.cli.sessions import open_engine, open_store
 from pytest_rootfs.cli.verbs import UsageError, Verb
 from pytest_rootfs.failures import Failures
@@ -86,7 +86,8 @@ def _gc(args: argparse.Namespace) -> int:
         retention_s = -1.0 if args.all else RETENTION_S
         remove = functools.partial(_remove, engine)
         found = gc(engine.store, retention_s=retention_s, size_bytes=size_bytes, remove=remove)
-    counts = f"{found.blobs} blobs, {found.layers} unpacked layers, {found.results} build results"
+    kinds = {"blob": found.blobs, "unpacked layer": found.layers, "build result": found.results}
+    counts = ", ".join(counted(count, what) for what, count in kinds.items())
     print(f"{shown_size(found.freed_bytes)} freed: {counts}")
     if size_bytes and found.size_bytes and found.size_bytes > size_bytes:
         note(

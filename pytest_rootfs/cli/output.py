@@ -105,6 +105,11 @@ def note(text: str) -> None:
     print(f"note: {safe(text)}", file=sys.stderr)
 
 
+def counted(count: int, what: str) -> str:
+    """Return a count with its noun: `1 blob`, `2 blobs`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def local_time(iso_time: str) -> str:
     """Return an ISO time in the user's time zone, to the second."""
     try:

@@ -323,6 +323,23 @@ def test_output_gets_an_oci_layout(pytester: pytest.Pytester, failures: Failures
     assert (folder / "blobs" / failure["manifest"].replace(":", "/")).exists()
 
 
+def test_output_takes_links_as_links(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        def pytest_rootfs_collect_failure(failure):
+            (failure.folder / "host").symlink_to("/etc/passwd")
+            (failure.folder / "gone").symlink_to("nowhere")
+        """
+    )
+    pytester.makepyfile("def test_it(container): assert False")
+
+    result = pytester.runpytest_subprocess("--rootfs-output=artefacts")
+
+    [copied] = (pytester.path / "artefacts").iterdir()
+    assert (copied / "host").is_symlink() and (copied / "gone").is_symlink()
+    result.stdout.no_fnmatch_line("copy to *")
+
+
 def test_output_folder_is_one_name() -> None:
     assert keeping.file_name("../db a") == ".._db_a"
 
