@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -70,8 +70,9 @@ class Failures:
                 raise _nothing_kept(every, project)
             return mine[0]
         for candidates in (mine, every):
-            if found := _matches(wanted, candidates):
-                return found[0]
+            for spelling in _spellings(wanted):
+                if found := _matches(spelling, candidates):
+                    return found[0]
         if wanted in self.damaged():
             raise FailureNotFound(
                 f"failure {wanted} cannot be read: its {FILE} is missing, damaged or of a newer "
@@ -159,6 +160,12 @@ def belongs(failure: Failure, folder: Path) -> bool:
     """Tell whether a failure's rootdir is a folder, above it or below it."""
     rootdir, folder = Path(failure.rootdir), folder.absolute()
     return rootdir == folder or rootdir in folder.parents or folder in rootdir.parents
+
+
+def _spellings(wanted: str) -> Iterable[str]:
+    r"""Return what the user typed, and as pytest writes it in node ids: `é` is `\xe9`."""
+    text = wanted.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return dict.fromkeys((wanted, text.encode("unicode_escape").decode("ascii")))
 
 
 def _matches(wanted: str, candidates: Sequence[Failure]) -> list[Failure]:

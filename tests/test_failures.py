@@ -215,6 +215,13 @@ def test_name_of_a_test_beats_that_of_its_file(failures: Failures, make: Make) -
     assert failures.get("test_app") == meant
 
 
+@pytest.mark.parametrize("wanted", ["test[é\n]", "é", r"test[\xe9\n]"])
+def test_node_id_is_found_as_the_source_has_it(failures: Failures, make: Make, wanted: str) -> None:
+    meant = make("aaaaaa", r"tests/test_app.py::test[\xe9\n]")
+
+    assert failures.get(wanted) == meant
+
+
 def test_newest_attempt_of_a_test_is_meant(failures: Failures, make: Make) -> None:
     make("aaaaaa")
     make("bbbbbb")
