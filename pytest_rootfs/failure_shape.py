@@ -61,7 +61,7 @@ _OPTIONS = {
     "mounts": [{"*source": _TEXT, "*target": _TEXT}],
     "tmpfs": [{"*target": _TEXT, "*size_bytes": (int, NOTHING)}],
 }
-CONTAINER: Shape = {
+CONTAINER: dict[str, Any] = {
     "*name": _TEXT,
     "*image": _IMAGE,
     **dict.fromkeys(("user", "workdir", "hostname", "manifest", "layer"), _TEXT),
@@ -76,7 +76,7 @@ CONTAINER: Shape = {
     "mounts": [{"": (str, int)}],
     "*size": _COUNT,
 }
-FAILURE: Shape = {
+FAILURE: dict[str, Any] = {
     **dict.fromkeys(
         ("*id", "*nodeid", "*when", "*outcome", "*time", "*message", "*rootdir", "keep"), _TEXT
     ),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from pytest_rootfs import failure_shape
 from pytest_rootfs.failure_record import Failure, KeptContainer, KeptImage
 from pytest_rootfs.failures import (
     FailureAmbiguous,
@@ -108,6 +110,14 @@ def test_record_has_the_promised_keys() -> None:
 
     assert [key for key in f"{promised} {more}".split() if key not in data] == []
     assert data["image"]["name"] == "minimal"
+
+
+def test_every_member_has_a_form() -> None:
+    members = {each.name for each in (*fields(KeptContainer), *fields(Failure))} - {"folder"}
+
+    forms = {**failure_shape.CONTAINER, **failure_shape.FAILURE}
+
+    assert {name.removeprefix("*") for name in forms} == members
 
 
 def test_unknown_keys_are_ignored() -> None:
