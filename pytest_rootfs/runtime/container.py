@@ -171,25 +171,28 @@ class Container:
     ) -> Process:
         """Start a command and return at once; stdout and stderr are pipes unless sent elsewhere.
 
-        `input` is what `communicate` sends when it is given none, and `timeout` how long it and
-        `wait` wait then; with `check` both raise CommandFailed for a status that is not zero. A
-        pipe that nobody reads holds 64 KiB: give `subprocess.DEVNULL` for a daemon that talks.
+        `input` is what the command reads, from a file in memory; with `tty`, what `communicate` and
+        `wait` type. `timeout` is how long these two wait if they are told nothing; with `check`
+        they raise CommandFailed for a status that is not zero. A pipe that nobody reads holds
+        64 KiB: give `subprocess.DEVNULL` for a daemon that talks.
         """
         __tracebackhide__ = True
         if input is not None and stdin not in (None, PIPE):
             raise ValueError("stdin and input may not both be used")
         data = None if input is None else encoded(input)
-        call = launch.prepare(
-            command,
-            self.defaults,
-            env=env,
-            cwd=cwd,
-            user=user,
-            stdio=(stdin if data is None else PIPE, stdout, stderr),
-            tty=tty,
-        )
-        terms = Terms(text=text, input=data, timeout_s=parse_timeout(timeout), check=check)
-        process = self._start(call, terms)
+        typed = data if tty else None
+        terms = Terms(text=text, input=typed, timeout_s=parse_timeout(timeout), check=check)
+        with launch.input_of(stdin, None if tty else data) as source:
+            call = launch.prepare(
+                command,
+                self.defaults,
+                env=env,
+                cwd=cwd,
+                user=user,
+                stdio=(source, stdout, stderr),
+                tty=tty,
+            )
+            process = self._start(call, terms)
         self._started.add(process)
         self._newest = process
         return process

@@ -91,8 +91,7 @@ class ExitNotice:
         try:
             if self.ending is not None:
                 return
-            if self.fileno() < 0:
-                raise ValueError("the process was closed before it had ended")
+            self.require_open()
             self._receive(limit_s)
         except BlockingIOError:
             raise TimeoutError from None
@@ -119,6 +118,11 @@ class ExitNotice:
             pass  # it runs, or was closed before it had ended
         finally:
             self._receiving.release()
+
+    def require_open(self) -> None:
+        """Raise ValueError once it is closed."""
+        if self.fileno() < 0:
+            raise ValueError("the process was closed before it had ended")
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when it is there; -1 once it is closed."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -133,6 +134,18 @@ def prepare(
         stderr=stderr,
         tty=tty,
     )
+
+
+@contextlib.contextmanager
+def input_of(stdin: Stream, data: bytes | None) -> Iterator[Stream]:
+    """Give what a command reads: data as a file in memory, which nobody has to go on sending."""
+    if data is None:
+        yield stdin
+        return
+    with os.fdopen(os.memfd_create("input"), "w+b") as stream:
+        stream.write(data)
+        stream.seek(0)
+        yield stream
 
 
 def check_command(command: object) -> Command:

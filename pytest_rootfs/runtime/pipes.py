@@ -13,6 +13,10 @@ from typing import IO
 
 from pytest_rootfs.runtime import protocol, streams
 from pytest_rootfs.runtime.pumps import READ_BYTES, Collected
+from pytest_rootfs.runtime.terms import encoded
+
+END_OF_TRANSMISSION = b"\x04"
+"""What a terminal takes for the end of input, at the beginning of a line; termios(3), VEOF."""
 
 MAX_LISTENED_BYTES = 8 << 20
 """How much is read at once from a command that does not stop talking."""
@@ -30,16 +34,23 @@ class Pipes:
         numbers = [number for number in fds if number] if tty_fd is None else [1]
         self.heard = {number: Collected() for number in numbers}
         self._ended: set[int] = set()
+        self._is_sending = False
+        """Whether input was sent: what is left of it goes on, and nothing else."""
 
     @property
     def has_ended(self) -> bool:
         """Tell whether the end of all output was seen."""
         return self._ended >= self.heard.keys()
 
-    @property
-    def has_unopened_input(self) -> bool:
-        """Tell whether the command's input is a descriptor here, not a file object or nothing."""
-        return 0 in self._fds
+    def accept(self, data: str | bytes) -> bytes:
+        """Return input as bytes; raises ValueError where it cannot be sent any more, or at all."""
+        if self._is_sending:
+            raise ValueError("communicate goes on with the input that it was given first")
+        stream = self._streams.get(0)
+        is_open = 0 in self._fds if stream is None else not stream.closed
+        if not is_open and self.tty_fd is None:
+            raise ValueError("the command has no stdin to send input to: start it with stdin=PIPE")
+        return encoded(data)
 
     def stream(self, number: int) -> IO[str] | IO[bytes] | None:
         """Return a stream as a file object, None if it is not piped."""
@@ -97,15 +108,47 @@ class Pipes:
         )
 
     def take(self) -> dict[int, int]:
-        """Return the descriptors by number; the file objects and their buffers are given up."""
+        """Return the descriptors by number; what file objects hold is kept, they are given up."""
         for number, stream in list(self._streams.items()):
             with contextlib.suppress(ValueError, BrokenPipeError):
                 stream.flush()
+                if number:
+                    self.heard[number].put_back(streams.left_over(stream))
                 self._fds[number] = os.dup(stream.fileno())
                 stream.close()
         self._streams.clear()
         taken, self._fds = self._fds, {}
         return taken
+
+    def take_for(self, data: bytes | None) -> tuple[dict[int, int], bytes | None]:
+        """Return the descriptors to move bytes on, and what to send: to a terminal with its end."""
+        is_begun = self._is_sending and 0 in self._fds
+        self._is_sending = True
+        fds = self.take()
+        if self.tty_fd is not None:
+            if 1 not in fds:
+                fds[1] = os.dup(self.tty_fd)
+            if data is not None and not is_begun:
+                fds[0] = fds[0] if 0 in fds else os.dup(self.tty_fd)
+                # the first one ends an unfinished line, and only then one ends the input
+                data += END_OF_TRANSMISSION * (1 if not data or data.endswith(b"\n") else 2)
+        return fds, data
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the terminal its size; raises ValueError where there is none, or for a bad size."""
+        import fcntl  # noqa: PLC0415  only terminals need these
+        import struct  # noqa: PLC0415
+        import termios  # noqa: PLC0415
+
+        if self.tty_fd is None:
+            raise ValueError("the process has no terminal: start it with tty=True")
+        try:
+            size = struct.pack("HHHH", rows, columns, 0, 0)
+        except struct.error:
+            raise ValueError(
+                f"{rows!r} rows and {columns!r} columns are no size: give 0 to 65535"
+            ) from None
+        fcntl.ioctl(self.tty_fd, termios.TIOCSWINSZ, size)
 
     def give_back(self, fds: dict[int, int]) -> None:
         """Own descriptors again that were taken; the other streams have ended."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import subprocess
@@ -20,11 +19,8 @@ from pytest_rootfs.runtime.pipes import Pipes
 from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.pumps import Pump
 from pytest_rootfs.runtime.records import TAIL_BYTES, CommandRecord
-from pytest_rootfs.runtime.terms import Agent, Terms, encoded
+from pytest_rootfs.runtime.terms import Agent, Terms, deadline_of, signal_number
 from pytest_rootfs.runtime.waits import Pattern
-
-END_OF_TRANSMISSION = b"\x04"
-"""What a terminal takes for the end of input, at the beginning of a line; termios(3), VEOF."""
 
 HELD_PIPE_GRACE_S = 0.05
 """How long a pipe may be silent, after the command has ended, until a daemon must hold it."""
@@ -99,6 +95,11 @@ class Process:
         return self._pipes.stream(2)
 
     @property
+    def is_closed(self) -> bool:
+        """Tell whether it was closed: then no more can be known of it."""
+        return self.fileno() < 0
+
+    @property
     def tty_fd(self) -> int | None:
         """The terminal's master side with `tty=True`; a descriptor that the process owns."""
         return self._pipes.tty_fd
@@ -113,13 +114,15 @@ class Process:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end; raises `subprocess.TimeoutExpired` after `timeout` seconds."""
         __tracebackhide__ = True
-        limit_s = self._terms.timeout_s if timeout is None else timeout
+        limit_s = self._terms.wait_limit(timeout)
         if self.returncode is None:
-            try:
-                self._await_end(limit_s)
-            except TimeoutError:
-                raise subprocess.TimeoutExpired(self.args, limit_s or 0.0) from None
-        assert self.returncode is not None  # _await_end sees it or raises
+            with contextlib.suppress(TimeoutError):
+                if self._unsent is None:
+                    self._await_end(limit_s)
+                else:
+                    self._pump(self._unsent, deadline_of(limit_s))  # it may wait for its input
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, limit_s or 0.0)
         self._check(self.returncode, None, None)
         return self.returncode
 
@@ -134,10 +137,9 @@ class Process:
         without end, the first and the last 32 MiB come back.
         """
         __tracebackhide__ = True
-        limit_s = self._terms.timeout_s if timeout is None else timeout
-        deadline = None if limit_s is None else time.monotonic() + limit_s
-        is_late = self._pump(self._unsent if input is None else encoded(input), deadline)
-        if is_late:
+        limit_s = self._terms.wait_limit(timeout)
+        data = self._unsent if input is None else self._pipes.accept(input)
+        if self._pump(data, deadline_of(limit_s)):
             so_far = [self._pipes.so_far(number) for number in (1, 2)]
             raise subprocess.TimeoutExpired(self.args, limit_s or 0.0, *so_far)
         out, err = self.take_output()
@@ -193,8 +195,9 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command, unless it has ended."""
+        checked = signal_number(number)
         if self.poll() is None:
-            self._agent.ask({"op": "signal", "pid": self.pid, "signal": int(number)})
+            self._agent.ask({"op": "signal", "pid": self.pid, "signal": checked})
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -210,13 +213,7 @@ class Process:
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the terminal its size (with `tty=True`)."""
-        import fcntl  # noqa: PLC0415  only terminals need these
-        import struct  # noqa: PLC0415
-        import termios  # noqa: PLC0415
-
-        if self.tty_fd is None:
-            raise ValueError("the process has no terminal: start it with tty=True")
-        fcntl.ioctl(self.tty_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._pipes.resize(rows, columns)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when the command has ended, for select and poll."""
@@ -304,15 +301,9 @@ class Process:
 
         Returns whether it has passed.
         """
-        is_begun = self._pipes.has_unopened_input
-        fds = self._pipes.take()
-        if self.tty_fd is not None:
-            if 1 not in fds:
-                fds[1] = os.dup(self.tty_fd)
-            if data is not None and not is_begun:
-                fds[0] = fds[0] if 0 in fds else os.dup(self.tty_fd)
-                # the first one ends an unfinished line, and only then one ends the input
-                data += END_OF_TRANSMISSION * (1 if not data or data.endswith(b"\n") else 2)
+        if self.returncode is None:
+            self._notice.require_open()
+        fds, data = self._pipes.take_for(data)
         pump = Pump(fds, data, self._pipes.heard)
         if self.returncode is None:
             pump.watch(self.fileno())

@@ -66,6 +66,12 @@ class Collected:
         self.pass_on(first)
         return first
 
+    def put_back(self, chunk: bytes) -> None:
+        """Keep again, as the first, what was passed on and nobody has looked at."""
+        self._head[:0] = chunk
+        if chunk and self._taken.endswith(chunk):
+            del self._taken[-len(chunk) :]
+
     def pass_on(self, chunk: bytes | bytearray) -> None:
         """Remember, for `said`, what a reader gets."""
         self._taken += chunk

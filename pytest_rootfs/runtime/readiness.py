@@ -164,7 +164,9 @@ def why_nothing_will_come(container: Container, newest: Process | None) -> str:
     A process that has ended with status 0 may have left a daemon, and any other process that still
     runs may be one.
     """
-    if newest is None or newest.poll() in (None, 0) or container.processes():
+    if newest is None or (newest.is_closed and newest.returncode is None):
+        return ""
+    if newest.poll() in (None, 0) or container.processes():
         return ""
     return newest.ended()
 

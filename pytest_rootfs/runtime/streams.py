@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -10,6 +11,9 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from pytest_rootfs.runtime.pumps import Collected
+
+UNFINISHED_BYTES = 4
+"""At most so many bytes are a character, or the beginning of one."""
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -26,6 +30,27 @@ def open_output(fd: int, heard: Collected, *, text: bool) -> IO[str] | IO[bytes]
     """Return the stream that a command writes, of a pipe or a terminal; it owns the descriptor."""
     binary = cast("IO[bytes]", io.BufferedReader(OutputReader(fd, heard)))  # as above
     return io.TextIOWrapper(binary, "utf-8", "replace") if text else binary
+
+
+def left_over(stream: IO[str] | IO[bytes]) -> bytes:
+    """Return what a file object of `open_output` has read of the command and given to nobody.
+
+    Nothing can be read from it any more.
+    """
+    binary = cast(
+        "io.BufferedReader", stream.buffer if isinstance(stream, io.TextIOWrapper) else stream
+    )
+    last = cast("OutputReader", binary.raw).drain()
+    rest = stream.read()
+    if isinstance(rest, bytes):
+        return rest
+    raw = rest.encode("utf-8", "replace")
+    # what may go on in the next bytes was read as if nothing came
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(last)
+    if unfinished := decoder.getstate()[0]:
+        return raw.removesuffix("\ufffd".encode()) + unfinished
+    return raw[:-1] + b"\r" if raw.endswith(b"\n") and last.endswith(b"\r") else raw
 
 
 def read_ready(fd: int, count: int) -> bytes | None:
@@ -51,6 +76,8 @@ class OutputReader(io.RawIOBase):
     def __init__(self, fd: int, heard: Collected) -> None:
         self._fd = fd
         self._heard = heard
+        self._last = b""
+        self._is_drained = False
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -64,6 +91,8 @@ class OutputReader(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Read once; 0 at the end. The lock tells others that what comes will be passed on."""
+        if self._is_drained:
+            return 0
         view = memoryview(buffer).cast("B")
         with self._heard.reading:
             chunk = self._heard.take_first(len(view))
@@ -71,7 +100,13 @@ class OutputReader(io.RawIOBase):
                 chunk = self._wait_and_read(len(view))
                 self._heard.pass_on(chunk)
         view[: len(chunk)] = chunk
+        self._last = (self._last + chunk)[-UNFINISHED_BYTES:]
         return len(chunk)
+
+    def drain(self) -> bytes:
+        """Read no more, so that the file object gives what it holds; return the last bytes read."""
+        self._is_drained = True
+        return self._last
 
     def close(self) -> None:
         """Close the descriptor. Idempotent."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +23,15 @@ class Terms:
     timeout_s: float | None = None
     check: bool = False
 
+    def wait_limit(self, timeout: float | None) -> float | None:
+        """Return how long to wait; as with `subprocess`, zero and less are a look at once."""
+        if timeout is None:
+            return self.timeout_s
+        is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+        if not is_number or math.isnan(timeout):
+            raise ValueError(f"timeout={timeout!r} is not a number of seconds")
+        return timeout
+
 
 class Agent(Protocol):
     """What a process needs of its container's init."""
@@ -37,6 +49,11 @@ class Agent(Protocol):
         """Return which limits have stopped a command that failed; "" for none."""
 
 
+def deadline_of(limit_s: float | None) -> float | None:
+    """Return the moment at which the time is over that begins now."""
+    return None if limit_s is None else time.monotonic() + limit_s
+
+
 def encoded(data: str | bytes) -> bytes:
     """Return input as bytes; raises TypeError for what is neither text nor bytes."""
     if isinstance(data, str):
@@ -44,6 +61,13 @@ def encoded(data: str | bytes) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"input is a text or bytes, not {data!r}")
     return bytes(data)
+
+
+def signal_number(number: object) -> int:
+    """Return the number of a signal; raises ValueError for what is none."""
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < signal.NSIG:
+        return int(number)
+    raise ValueError(f"{number!r} is not a signal: give one such as signal.SIGTERM")
 
 
 def parse_timeout(timeout: float | None) -> float | None:

@@ -292,3 +292,91 @@ def test_terminal_communicates(container: Container) -> None:
 def test_terminal_cannot_be_sent_elsewhere(container: Container) -> None:
     with pytest.raises(ValueError, match="tty=True"):
         container.popen(["true"], tty=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("size", [5, 3 * MIB])
+def test_input_reaches_who_is_not_communicated_with(container: Container, size: int) -> None:
+    with container.popen(["wc", "-c"], input="x" * size) as read:
+        shown = opened(read.stdout).read()
+    with container.popen(f"test $(wc -c) = {size}", input="x" * size) as waited:
+        status = waited.wait(10)
+
+    assert (int(shown), status) == (size, 0)
+
+
+def test_waiting_types_the_input_of_a_terminal(container: Container) -> None:
+    with container.popen("read word; test $word = hello", tty=True, input="hello\n") as process:
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_communicate_gives_what_a_reader_has_left(container: Container, text: bool) -> None:  # noqa: FBT001  a parameter
+    command = r"printf 'one\ntwo\nthr\303'; read x; printf '\251e\n'"  # parts an é
+    with container.popen(command, stdin=subprocess.PIPE, text=text) as process:
+        first = opened(process.stdout).readline()
+        rest, _ = process.communicate("\n")
+
+    joined = "".join(
+        part if isinstance(part, str) else part.decode() for part in (first, rest or "")
+    )
+    assert joined == "one\ntwo\nthrée\n"
+
+
+def test_lines_left_by_a_reader_are_said_once(container: Container) -> None:
+    with container.popen("echo one; echo two") as process:
+        opened(process.stdout).readline()
+        process.communicate()
+
+    assert process.said() == [b"one\ntwo\n", b""]
+
+
+def test_input_without_a_way_in_is_refused(container: Container) -> None:
+    with container.popen(["true"]) as process, pytest.raises(ValueError, match="stdin=PIPE"):
+        process.communicate("lost")
+
+
+def test_input_is_not_sent_a_second_time(container: Container) -> None:
+    with container.popen(["cat"], stdin=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate("x" * MIB, timeout=0)
+        with pytest.raises(ValueError, match="given first"):
+            process.communicate("x" * MIB)
+
+        assert process.communicate() == ("x" * MIB, "")
+
+
+@pytest.mark.parametrize("timeout", ["1", float("nan"), True])
+def test_bad_time_limit_of_a_wait_is_named(
+    container: Container, timeout: Any
+) -> None:  # Any: wrong
+    with container.popen(["true"]) as process:
+        with pytest.raises(ValueError, match=r"^timeout=.* is not a number of seconds$"):
+            process.wait(timeout)
+        with pytest.raises(ValueError, match=r"^timeout=.* is not a number of seconds$"):
+            process.communicate(timeout=timeout)
+
+
+@pytest.mark.parametrize("number", [-1, 65, 1 << 40, 1.5, "TERM", None, True])
+def test_bad_signal_is_named(container: Container, number: Any) -> None:  # Any: wrong on purpose
+    with container.popen(["cat"], stdin=subprocess.PIPE) as process:
+        with pytest.raises(ValueError, match=r"is not a signal: give one such as signal\.SIGTERM"):
+            process.send_signal(number)
+
+        assert process.poll() is None
+
+
+def test_closed_process_says_so(container: Container) -> None:
+    process = container.popen(["sleep", "100"])
+    process.close()
+
+    for call in (process.wait, process.communicate, process.kill):
+        with pytest.raises(ValueError, match="closed before it had ended"):
+            call()
+
+
+def test_terminal_of_an_impossible_size_is_refused(container: Container) -> None:
+    with (
+        container.popen(["true"], tty=True) as process,
+        pytest.raises(ValueError, match="-1 rows and 80 columns are no size"),
+    ):
+        process.resize(-1, 80)

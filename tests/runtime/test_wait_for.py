@@ -434,3 +434,12 @@ def test_frozen_container_runs_no_command(container: Container) -> None:
     with pytest.raises(ContainerError, match="is frozen"):
         container.wait_for(command=["true"])
     container.wait_for(path="/etc")
+
+
+def test_closed_process_is_no_reason_to_give_up(container: Container) -> None:
+    container.popen("until [ -e /tmp/go ]; do :; done; touch /tmp/there").close()
+    container.path("/tmp/go").touch()
+
+    container.wait_for(path="/tmp/there", timeout=10)
+
+    assert container.path("/tmp/there").exists()
