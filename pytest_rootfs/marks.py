@@ -122,7 +122,7 @@ def _rooted(mount: object, rootdir: Path) -> object:
     if isinstance(mount, str) or not isinstance(mount, Sequence) or not mount:
         return mount
     source, *rest = mount
-    if not isinstance(source, (str, os.PathLike)):
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         return mount
     return (rootdir / os.fsdecode(source), *rest)
 

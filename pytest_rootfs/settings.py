@@ -13,6 +13,9 @@ SOURCE_DATE_EPOCH = 315532800
 """1980-01-01T00:00:00Z: the newest mtime in any built layer, and what programs inside are told."""
 
 DEFAULT_PIDS = 1024
+MAX_PIDS = (1 << 22) - 1
+"""PID_MAX_LIMIT of linux/threads.h, less the container's init."""
+
 DEFAULT_DISK_BYTES = 1 << 30
 DEFAULT_TIMEOUT_S = 300.0
 
@@ -53,6 +56,14 @@ def parse_count(key: str, value: object) -> int:
     return value
 
 
+def parse_pids(key: str, value: object) -> int:
+    """Return a number of processes, as `parse_count` does, that a kernel can be told."""
+    count = parse_count(key, value)
+    if count > MAX_PIDS:
+        raise ValueError(f"{key}={value!r} is out of range: Linux has at most {MAX_PIDS} processes")
+    return count
+
+
 def parse_seconds(key: str, value: object) -> float:
     """Return a time above zero and finite, from a number or a string."""
     return _parse_positive(key, value, unit="seconds")
@@ -66,7 +77,7 @@ def parse_cores(key: str, value: object) -> float:
 LIMIT_PARSERS: dict[str, Callable[[str, object], float]] = {
     "memory": parse_size,
     "cpus": parse_cores,
-    "pids": parse_count,
+    "pids": parse_pids,
     "disk": parse_size,
     "timeout": parse_seconds,
 }

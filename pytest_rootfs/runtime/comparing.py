@@ -21,6 +21,9 @@ def changes(life: Life, ignore: Iterable[str] = ()) -> Changes:
     home, container = life.home, life.container
     home.touch(container)
     patterns = [ignore] if isinstance(ignore, str) else list(ignore)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"ignore takes globs of paths, not {pattern!r}")
     try:
         found = home.changes(container)
     except (StepFailed, ArchiveRejected):  # files vanish or change: again, standing still
@@ -32,6 +35,8 @@ def changes(life: Life, ignore: Iterable[str] = ()) -> Changes:
 def diff(life: Life, path: str) -> str:
     """Return the unified diff of one text file against the image; the path is absolute."""
     life.require_rw_layer()
+    if "\0" in path:
+        raise ValueError(f"{path!r} holds a null character, which no path has")
     name, before = life.home.read_base(posixpath.normpath(path))
     after = before
     found = changes(life)

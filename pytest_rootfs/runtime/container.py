@@ -8,7 +8,6 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
@@ -208,12 +207,12 @@ class Container:
         A target that is a folder, or ends with a slash, receives it under its own name.
         """
         into = text_of(target).endswith("/")
-        copying.copy_in(Path(os.fspath(source)), self.path(target), into=into)
+        copying.copy_in(copying.host_path(source), self.path(target), into=into)
 
     def copy_out(self, source: AnyPath, target: str | os.PathLike[str]) -> None:
         """Copy a file or folder of the container to the host; parents are made."""
-        into = os.fspath(target).endswith("/")
-        copying.copy_out(self.path(source), Path(os.fspath(target)), into=into)
+        into = os.fsdecode(target).endswith("/")
+        copying.copy_out(self.path(source), copying.host_path(target), into=into)
 
     def changes(self, *, ignore: Iterable[str] = ()) -> Changes:
         """Return what differs from the image; `ignore` takes globs such as "/var/log/**"."""

@@ -13,6 +13,13 @@ from pytest_rootfs.runtime.path import ContainerPath
 CHUNK_BYTES = 1 << 20
 
 
+def host_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path of the host; an empty one is nothing, where `Path` takes it for `.`."""
+    if not (text := os.fsdecode(path)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
+    return Path(text)
+
+
 def copy_in(source: Path, target: ContainerPath, *, into: bool) -> None:
     """Copy a host file or tree; symlinks stay symlinks, modes stay, owner becomes root.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import IO
 from pytest_rootfs import settings
 from pytest_rootfs.runtime import refusals
 from pytest_rootfs.runtime.endings import Command
-from pytest_rootfs.runtime.path import ContainerPath, absolute, text_of
+from pytest_rootfs.runtime.path import AnyPath, ContainerPath, absolute, text_of
 from pytest_rootfs.runtime.protocol import Message
 
 Stream = int | IO[str] | IO[bytes] | None
@@ -127,8 +129,8 @@ def prepare(
     return Call(
         command=check_command(command),
         env={**defaults.env, **check_env(env)},
-        cwd=defaults.cwd if cwd is None else absolute(cwd, defaults.cwd),
-        user=defaults.user if user is None else str(user),
+        cwd=defaults.cwd if cwd is None else _folder(cwd, defaults.cwd),
+        user=defaults.user if user is None else _user(user),
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
@@ -184,6 +186,18 @@ def _text(word: str | bytes | os.PathLike[str] | ContainerPath) -> str:
     return os.fsdecode(word) if isinstance(word, bytes) else os.fsdecode(text_of(word))
 
 
+def _folder(cwd: AnyPath, workdir: str) -> str:
+    if not isinstance(cwd, (str, bytes, ContainerPath, os.PathLike)):
+        raise TypeError(f"cwd={cwd!r} is not a path")
+    return absolute(cwd, workdir)
+
+
+def _user(user: object) -> str:
+    if isinstance(user, bool) or not isinstance(user, (str, int)):
+        raise TypeError(f'user={user!r} is not a name, a number or a text such as "1000:1000"')
+    return str(user)
+
+
 def _stdio(number: int, stream: Stream, fds: list[int]) -> str | int:
     if stream == subprocess.PIPE:
         return "pipe"
@@ -193,8 +207,20 @@ def _stdio(number: int, stream: Stream, fds: list[int]) -> str | int:
         if number != 2:
             raise ValueError("only stderr can be subprocess.STDOUT")
         return "stdout"
-    if not isinstance(stream, int) and not hasattr(stream, "fileno"):
-        name = ("stdin", "stdout", "stderr")[number]
-        raise TypeError(f"{name} is a file, a descriptor, PIPE or DEVNULL, not {stream!r}")
-    fds.append(stream if isinstance(stream, int) else stream.fileno())
+    fds.append(_descriptor(("stdin", "stdout", "stderr")[number], stream))
     return len(fds) - 1
+
+
+def _descriptor(name: str, stream: object) -> int:
+    """Return the descriptor of a stream; raises TypeError for what has none, OSError if closed."""
+    fd = None if isinstance(stream, bool) else stream  # True is docker-py's way to ask for a pipe
+    if hasattr(stream, "fileno"):
+        with contextlib.suppress(io.UnsupportedOperation):  # one of memory only
+            fd = stream.fileno()
+    if not isinstance(fd, int):
+        raise TypeError(f"{name} is a file, a descriptor, PIPE or DEVNULL, not {stream!r}")
+    try:
+        os.fstat(fd)
+    except (OSError, OverflowError):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), f"{name}={fd}") from None
+    return fd

@@ -52,7 +52,8 @@ class LimitWatch:
         oom_killed = oom_kills > self._oom_kills
         reasons = [self._oom_reason()] if oom_killed else []
         if pids_max_hits > self._pids_max_hits:
-            reasons.append(f"out of processes: over its limit of {self._limits.pids} (pids=…)")
+            most = "" if self._limits.pids is None else f" of {self._limits.pids}"
+            reasons.append(f"out of processes: over its limit{most} (pids=…)")
         if used_up := self._used_up(status):
             reasons.append(f"out of disk space: over its limit of {used_up} (disk=…)")
         reasons += [f"out of space: {text}" for text in self._full_spaces()]
@@ -70,7 +71,8 @@ class LimitWatch:
             size = "" if limits.memory is None else f" over {settings.shown_size(limits.memory)}"
             hit.append(f"memory: the kernel killed {stats.oom_kills} process(es){size}")
         if stats.pids_max_hits:
-            hit.append(f"pids: refused {stats.pids_max_hits} time(s) to go over {limits.pids}")
+            most = "the limit of then" if limits.pids is None else limits.pids
+            hit.append(f"pids: refused {stats.pids_max_hits} time(s) to go over {most}")
         if held_back := self._held_back(stats.throttled_s or 0.0):
             hit.append(f"cpus: {held_back}")
         if used_up := self._used_up(status):

@@ -355,9 +355,10 @@ class ContainerPath(PathNames):
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise self._no_space(error) from None
+            if not error.errno:  # not the kernel's word: an argument that was none
+                raise ValueError(f"{op} {path!r}: {error.strerror or error}") from None
             # the kernel's errno picks the subclass: FileNotFoundError and its siblings
-            reason = os.strerror(error.errno) if error.errno else error.strerror or str(error)
-            raise OSError(error.errno, reason, path) from None
+            raise OSError(error.errno, os.strerror(error.errno), path) from None
 
     def _no_such_id(self, ids: Mapping[str, object]) -> OSError:
         """Say why chown(2) answers EINVAL: an owner that is not mapped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -27,6 +28,7 @@ class Reach(Protocol):
         """Why some ids do not exist in the container; empty when all 65536 do."""
 
 
+@functools.total_ordering
 class PathNames:
     """A path in a container, as `pathlib.PurePosixPath` sees it."""
 
@@ -130,8 +132,10 @@ class PathNames:
             return NotImplemented
         return self._path == other._path and self._reach is other._reach
 
-    def __lt__(self, other: PathNames) -> bool:
+    def __lt__(self, other: object) -> bool:
         """Order as pathlib does."""
+        if not isinstance(other, PathNames):
+            return NotImplemented
         return self._path < other._path
 
     def __hash__(self) -> int:

@@ -119,11 +119,15 @@ def _check_targets(options: ContainerOptions) -> None:
 
 
 def _text(key: str, value: object) -> str:
-    if isinstance(value, int) and key == "user":
-        value = str(value)
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError(f"{key}={value!r} is not a text without null characters")
+        raise ValueError(f"{key}={value!r} is not a text, or it is empty or has a null character")
     return value
+
+
+def _user(key: str, value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return str(value)
+    return _text(key, value)
 
 
 def _absolute_path(key: str, value: object) -> str:
@@ -181,7 +185,7 @@ def _mounts(key: str, value: object) -> tuple[Mount, ...]:
         mode = item[2] if len(item) == 3 else "ro"
         if mode not in ("ro", "rw"):
             raise ValueError(f'{key} has the mode {mode!r}: give "ro" or "rw"')
-        if not isinstance(item[0], (str, os.PathLike)):
+        if not isinstance(item[0], (str, os.PathLike)) or not os.fspath(item[0]):
             raise ValueError(f"{key} has the source {item[0]!r}, which is not a path")
         if "\0" in os.fsdecode(item[0]):
             raise ValueError(f"{key} has the source {item[0]!r}, which holds a null character")
@@ -235,7 +239,7 @@ def _capabilities(key: str, value: object) -> tuple[str, ...]:
 
 
 _CHECKS = {
-    "user": _text,
+    "user": _user,
     "workdir": _absolute_path,
     "env": _env,
     "hostname": checked_hostname,

@@ -94,10 +94,10 @@ class Refs:
         return locked(self._root / "locks" / "index.lock", label="writes index.json")
 
     def _path(self, name: str) -> Path:
-        quoted = quote(name, safe="@+=,:")
+        quoted = quote(name, safe="@+=,:") if name.isprintable() else ""
         if quoted.startswith("."):
             quoted = "%2E" + quoted[1:]  # would be hidden, or be "." or ".."
-        if not name or not name.isprintable() or len(quoted) > 250:
+        if not quoted or len(quoted) > 250:
             raise ArchiveRejected(f"{name!r} cannot be the name of an image")
         return self._root / "refs" / quoted
 

@@ -11,6 +11,7 @@ from pytest_rootfs.errors import ImageError, ImageNotFound, RecipeError
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.references import resolve
 from pytest_rootfs.image.steps import CopyStep
+from pytest_rootfs.store.store import Store
 
 DIGEST = "sha256:" + "5" * 64
 
@@ -122,6 +123,14 @@ def test_unknown_name_lists_what_is_near(store: Tags, tmp_path: Path) -> None:
         "did you mean 'minimal' or 'minimal-git'? "
         "known here: busybox, host, minimal, minimal-git, scratch, webapp"
     )
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\0b"])
+def test_name_that_no_tag_can_have_is_unknown(name: str, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store, pytest.raises(ImageNotFound) as caught:
+        resolve(name, store=store, folders=[tmp_path])
+
+    assert caught.value.what == f"no image is named {name!r}"
 
 
 def test_unknown_start_names_its_recipe(store: Tags, tmp_path: Path) -> None:

@@ -172,3 +172,9 @@ def test_mark_is_registered(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--markers")
 
     result.stdout.fnmatch_lines(["@pytest.mark.container(image=None, ?, user, *"])
+
+
+def test_empty_source_of_a_mount_is_no_rootdir() -> None:
+    keywords = {"mounts": [("", "/data")]}
+
+    assert marks.with_rooted_mounts(keywords, Path("/project")) == keywords

@@ -280,3 +280,12 @@ def test_readonly_container_refuses(start: Start, tree: Path) -> None:
 
     with pytest.raises(OSError, match="Read-only file system"):
         container.copy_in(tree, "/opt/tree")
+
+
+def test_empty_path_of_the_host_is_nothing(container: Container) -> None:
+    with pytest.raises(FileNotFoundError):
+        container.copy_in("", "/copy")
+    with pytest.raises(FileNotFoundError):
+        container.copy_out("/etc/passwd", "")
+
+    assert not container.path("/copy").exists()

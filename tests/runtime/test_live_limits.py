@@ -105,6 +105,7 @@ def test_processes_can_be_limited_later(container: Container) -> None:
 
     assert container.limits_hit() == ["pids: refused 1 time(s) to go over 5"]
     container.limits.pids = None
+    assert container.limits_hit() == ["pids: refused 1 time(s) to go over the limit of then"]
     container.run(forks)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
@@ -110,3 +111,32 @@ def test_unshowable_difference_is_told(container: Container) -> None:
     container.path("/tmp/x").write_bytes(b"\xff\n\0")
 
     assert container.diff("/tmp/x") == "Binary files a/tmp/x and b/tmp/x differ\n"
+
+
+def test_paths_are_in_order(container: Container) -> None:
+    first, second = container.path("/a"), container.path("/b")
+
+    assert sorted([second, first]) == [first, second]
+    assert first < second >= first
+    assert second > first <= second
+
+
+def test_path_has_no_order_with_a_text(container: Container) -> None:
+    with pytest.raises(TypeError, match="not supported between"):
+        container.path("/a") < "/b"  # type: ignore[operator]  # noqa: B015  wrong on purpose
+
+
+@pytest.mark.parametrize("mode", ["755", 1 << 40])
+def test_mode_that_is_none_is_refused(container: Container, mode: Any) -> None:  # Any: wrong
+    with pytest.raises(ValueError, match="change '/tmp': "):
+        container.path("/tmp").chmod(mode)
+
+
+def test_null_character_is_no_path_to_compare(container: Container) -> None:
+    with pytest.raises(ValueError, match="holds a null character"):
+        container.diff("/a\0b")
+
+
+def test_ignored_is_a_glob(container: Container) -> None:
+    with pytest.raises(TypeError, match="ignore takes globs of paths, not 5"):
+        container.changes(ignore=[5])  # type: ignore[list-item]  # wrong on purpose

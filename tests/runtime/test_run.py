@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -421,7 +422,13 @@ def test_too_long_program_is_refused(container: Container) -> None:
     [
         ({"env": ["A=1"]}, "env is a mapping"),
         ({"stdout": "x"}, "stdout is a file"),
+        ({"stdout": True}, "stdout is a file"),
+        ({"stderr": io.StringIO()}, "stderr is a file"),
         ({"input": 5}, "input is a text or bytes"),
+        ({"user": True}, "user=True is not a name"),
+        ({"user": b"root"}, "user=b'root' is not a name"),
+        ({"user": (0, 0)}, r"user=\(0, 0\) is not a name"),
+        ({"cwd": 5}, "cwd=5 is not a path"),
     ],
 )
 def test_argument_of_a_wrong_type_is_named(
@@ -429,6 +436,12 @@ def test_argument_of_a_wrong_type_is_named(
 ) -> None:
     with pytest.raises(TypeError, match=sentence):
         container.run(["true"], **arguments)
+
+
+@pytest.mark.parametrize("number", [-7, 99999, 1 << 40])
+def test_descriptor_that_is_not_open_is_named(container: Container, number: int) -> None:
+    with pytest.raises(OSError, match=f"Bad file descriptor: 'stdout={number}'"):
+        container.run(["true"], stdout=number)
 
 
 def test_terminal_excludes_other_streams(container: Container) -> None:
