@@ -39,7 +39,9 @@ READY_S = 10.0
 class Container:
     """What the spawner keeps of a container."""
 
-    __slots__ = ("container_id", "control", "group", "pid", "pidfd", "rw_layer", "status")
+    __slots__ = (
+        "container_id", "control", "former_layer", "group", "pid", "pidfd", "rw_layer", "status",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class Container:
         """The far end of init's socket, until pytest has it."""
         self.group = group
         self.rw_layer = rw_layer
+        self.former_layer: RwLayer | None = None
+        """What a reset goes back from, until the new init is ready."""
         self.pid, self.pidfd = process
         self.status: int | None = None
         """The exit status of its init as waitpid(2) gives it, once it is dead."""
@@ -77,8 +81,19 @@ class Container:
         self.pid, self.pidfd = process
         self.status = None
 
+    def settle(self, *, is_ready: bool) -> None:
+        """Give up the rw layer from before a reset, or after a failed one the new. Idempotent."""
+        if self.former_layer is None:
+            return
+        kept, given_up = self.rw_layer, self.former_layer
+        if not is_ready:
+            kept, given_up = given_up, kept
+        self.rw_layer, self.former_layer = kept, None
+        given_up.close()
+
     def close(self) -> None:
         """Give up what is kept of a dead container, but for its cgroups."""
+        self.settle(is_ready=True)
         self.control.close()
         os.close(self.pidfd)
         self.rw_layer.close()
@@ -170,17 +185,18 @@ class Births:
     ) -> None:
         """Kill every process and begin anew, with the same cgroups and the same or a new rw layer.
 
-        Init tells `reply` when it is ready. After an error the container is dead, and keeps both.
+        Init tells `reply` when it is ready; `settle` is then to follow. After an error the
+        container is dead, and keeps both.
         """
         container.end()
+        container.settle(is_ready=True)
         container.group.freeze(frozen=False)
         kept = container.rw_layer
         start = init.Start(plan, tree_fds, reply, container.group, is_ahead=False)
         control, process, rw_layer = self._bear(start, None if is_emptied else kept)
         container.begin(control, process)
         if rw_layer is not kept:
-            container.rw_layer = rw_layer
-            kept.close()
+            container.rw_layer, container.former_layer = rw_layer, kept
 
     @property
     def limits_disk(self) -> bool:

@@ -104,7 +104,10 @@ class Session:
         Raises as `create` does, and then it is dead and keeps both.
         """
         message = {"op": "restart", "id": container_id, "plan": key, "is_emptied": is_emptied}
-        return self._begin(message, plan, tree_fds)
+        created = self._begin(message, plan, tree_fds)
+        if is_emptied:
+            self.spawner.ask({"op": "settle", "id": container_id, "is_ready": True}).close()
+        return created
 
     def _begin(
         self, message: Mapping[str, Any], plan: Mapping[str, Any], tree_fds: Sequence[int]
@@ -243,7 +246,7 @@ def _no_session(error: StepFailed) -> HostUnsupported:
 def _disposal(op: str, container_id: str) -> dict[str, Any]:  # Any: JSON
     """Return the message that ends what `op` has begun: one that restarts keeps its rw layer."""
     if op == "restart":
-        return {"op": "kill", "id": container_id, "release": False}
+        return {"op": "settle", "id": container_id, "is_ready": False}
     return {"op": "release", "id": container_id}
 
 

@@ -132,6 +132,7 @@ class Spawner:
             "plan": self._keep_plan,
             "create": self._create,
             "restart": self._restart,
+            "settle": self._settle,
             "kill": self._kill,
             "release": self._release,
             "status": self._status,
@@ -206,6 +207,14 @@ class Spawner:
             return
         self._births.restart(container, plan, fds, reply, is_emptied=message["is_emptied"])
         _hand_over(container, reply, {})
+
+    def _settle(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+        """End what a restart has begun: its init is ready; or it has failed, and is killed."""
+        container = self._find(message)
+        if not message["is_ready"]:
+            container.end()
+        container.settle(is_ready=message["is_ready"])
+        protocol.send(reply, {})
 
     def _kill(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Kill every process of a container; its rw layer stays until it is released.

@@ -381,6 +381,9 @@ def test_failed_reset_leaves_the_files(
 
     with pytest.raises(ContainerDied, match="dead since its restart failed"):
         container.run(["true"])
+    assert container.changes() == {"/f": "added"}
+    container.restart()
+    assert container.path("/f").exists()
 
 
 def test_snapshot_is_small_to_read(container: Container) -> None:
