@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Result
+from benchmarks.pages import with_tables
 from benchmarks.stage import FULL, QUICK, STORE, Effort, Refused, Stage
 
 SUBJECTS = ("phases", "tests", "depth", "mounts", "alive", "many", "memory", "start", "layers")
@@ -22,16 +23,19 @@ def main(arguments: Sequence[str]) -> int:
     """Measure the chosen subjects; returns the exit status."""
     options = parse(arguments)
     measured: dict[str, Any] = {}  # Any: JSON
+    tables: dict[str, str] = {}
     with Stage(options.store, effort_of(options)) as stage:
         for name in options.subjects or SUBJECTS:
             module = importlib.import_module(f"benchmarks.{name}")
             result = result_of(module.measure, stage)
-            print(f"\n{name}: {module.ABOUT}\n")
-            print(result.table(), flush=True)
+            tables[name] = result.table()
+            print(f"\n{name}: {module.ABOUT}\n\n{tables[name]}", flush=True)
             measured[name] = {"about": module.ABOUT, **result.as_json()}
     if options.json:
         content = {"machine": machine(), "subjects": measured}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
+    if options.page:
+        options.page.write_text(with_tables(options.page.read_text(), tables))
     return 0
 
 
@@ -48,6 +52,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--quick", action="store_true", help="one round of few: shows that it runs, measures little"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="put the tables into it, docs/performance.md"
+    )
     parser.add_argument("--store", type=Path, default=STORE, metavar="DIR", help="where images are")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.subjects if name not in SUBJECTS]:

@@ -65,6 +65,24 @@ def test_floor_is_beside_every_phase(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs("userns")
+def test_page_gets_the_table(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    marks = "<!-- FIGURES: {} -->\nold\n<!-- /FIGURES -->\n"
+    page.write_text(f"Before.\n{marks.format('mounts')}Between.\n{marks.format('many')}")
+    path = tmp_path / "figures.json"
+
+    store = os.environ["PYTEST_ROOTFS_STORE"]
+    benchmarks("mounts", "--quick", "--store", store, "--page", page, "--json", path)
+
+    text = page.read_text()
+    assert text.startswith("Before.\n<!-- FIGURES: mounts -->\n```\n")
+    found = json.loads(path.read_text())["subjects"]["mounts"]
+    assert [x for x in {**found["figures"], **found["refused"]} if f"\n{x} " not in text] == []
+    assert text.endswith(f"\n```\n<!-- /FIGURES -->\nBetween.\n{marks.format('many')}")
+
+
+@pytest.mark.slow
+@needs("userns")
 def test_long_session_leaves_nothing(tmp_path: Path) -> None:
     assert measured("many", tmp_path)[0]["figures"]["left behind"]["samples"] == [0]
 
