@@ -62,6 +62,7 @@ class Session:
         own_spawner, far_spawner = protocol.pair()
         with far_warden, far_spawner:
             self._process = _start_warden(far_warden.fileno())
+            far_warden.close()  # what waits in it ends with the warden, and so do our calls
             self._warden = Peer(own_warden)
             self.spawner = Peer(own_spawner)
             try:

@@ -21,6 +21,7 @@ from process_table import descendants_of, is_alive, only_child_of
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime import deaths
+from pytest_rootfs.runtime import session as session_module
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.limit_watch import LimitWatch
 from pytest_rootfs.runtime.spec import Limits
@@ -213,6 +214,27 @@ def test_closed_container_cannot_be_entered(engine: Engine) -> None:
 
     with pytest.raises(ContainerDied, match="is closed"), container:
         pass
+
+
+def test_warden_killed_before_its_first_call_is_told(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_killed(fd: int) -> subprocess.Popen[bytes]:
+        process = start_warden(fd)
+        process.kill()
+        process.wait()
+        return process
+
+    start_warden = session_module._start_warden
+    own = Engine(EngineSettings(store=engine.store.root), warn=print)
+    monkeypatch.setattr(session_module, "_start_warden", start_killed)
+
+    with pytest.raises(RuntimeError, match="the warden ended at its start"):
+        own.start("scratch")
+
+    monkeypatch.undo()
+    own.start("scratch").close()
+    own.close()
 
 
 LOOP = """
