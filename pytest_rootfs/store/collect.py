@@ -18,8 +18,8 @@ from pathlib import Path
 from pytest_rootfs.kernel.trees import remove_tree_at
 from pytest_rootfs.store import marking
 from pytest_rootfs.store.digests import ALGORITHM, is_digest
-from pytest_rootfs.store.locks import fresh_name, locked
-from pytest_rootfs.store.marking import take_if_dead, wanted_digests
+from pytest_rootfs.store.locks import fresh_name, locked, take_if_dead
+from pytest_rootfs.store.marking import wanted_digests
 from pytest_rootfs.store.shrinking import shrink
 from pytest_rootfs.store.store import Store
 

@@ -95,6 +95,25 @@ def claim_folder(folder: Path) -> tuple[Path, int]:
             return path, fd
 
 
+def take_if_dead(path: Path, target: Path) -> bool:
+    """Move a file or folder away (remove it, if `target` is itself) unless its owner lives."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        if not try_exclusive(fd):
+            return False
+        if leads_to(path, fd):
+            if target == path:
+                path.unlink()
+            else:
+                path.rename(target)
+        return True
+    finally:
+        os.close(fd)
+
+
 def is_no_room(error: OSError) -> bool:
     """Tell whether a disk is full, or may not be written at all: reading it still works."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -7,14 +7,13 @@ that is reached brings its config and layers, and a config the uncompressed laye
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from pytest_rootfs.store.digests import named_in
 from pytest_rootfs.store.documents import JSON_BYTES_MAX
-from pytest_rootfs.store.locks import leads_to, try_exclusive
+from pytest_rootfs.store.locks import take_if_dead
 from pytest_rootfs.store.store import Store
 
 
@@ -75,22 +74,3 @@ def _children(store: Store, digest: str) -> set[str]:
     except (FileNotFoundError, ValueError):
         return set()
     return named_in(content.decode())
-
-
-def take_if_dead(path: Path, target: Path) -> bool:
-    """Move a file or folder away (remove it, if `target` is itself) unless its owner lives."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        if not try_exclusive(fd):
-            return False
-        if leads_to(path, fd):
-            if target == path:
-                path.unlink()
-            else:
-                path.rename(target)
-        return True
-    finally:
-        os.close(fd)
