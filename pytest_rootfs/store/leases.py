@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import final
 
 from pytest_rootfs.store.digests import hex_of
-from pytest_rootfs.store.locks import claim_file, locked
+from pytest_rootfs.store.locks import claim_file, locked, take_if_dead
 
 
 @final
@@ -21,6 +21,8 @@ class Lease:
         self._gc_lock = gc_lock
         self._held: set[str] = set()
         self._thread_lock = threading.Lock()
+        for path in folder.iterdir():  # killed processes leave theirs
+            take_if_dead(path, path)
         self._path, self._fd = claim_file(folder)
 
     def __enter__(self) -> Lease:

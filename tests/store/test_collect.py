@@ -95,6 +95,18 @@ def test_explicit_lease_keeps_whole_image(store: Store) -> None:
     assert (kept.blobs, gone.blobs) == (0, 3)
 
 
+def test_new_lease_clears_those_of_the_dead(store: Store) -> None:
+    dead, fd = claim_file(store.root / "leases")
+    os.close(fd)  # as the end of its process does
+    living, living_fd = claim_file(store.root / "leases")
+
+    with store.lease():
+        left = set((store.root / "leases").iterdir())
+
+    os.close(living_fd)
+    assert living in left and dead not in left
+
+
 def test_recent_step_result_keeps_its_layer(store: Store) -> None:
     _, layer = image(store, "a")
     store.cache.put("ab" * 32, {"layer": layer.digest})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import os
 import random
 import re
@@ -41,7 +42,7 @@ WITHIN_LIVES = 300
 TOLD = re.compile(
     r"pytest_rootfs\.errors\.Container(Died|Error): "
     r"|pytest_rootfs\.errors\.CommandFailed: command `true` was killed by SIGKILL"
-    r"|RuntimeError: the warden ended at its start"
+    r"|RuntimeError: the (warden|spawner) ended at its start"
 )
 TESTS = """
 import os, pytest
@@ -51,7 +52,7 @@ def test_life(container, number):
     container.run(["true"])
 """
 CONFTEST = f"""
-import contextlib, os, pytest
+import contextlib, json, os, pytest
 from pathlib import Path
 
 @pytest.hookimpl(hookwrapper=True)
@@ -65,7 +66,8 @@ def pytest_runtestloop():
 def pytest_runtest_logreport(report):
     if report.failed:
         with Path("failures").open("a") as file:
-            file.write(report.longrepr.reprcrash.message.partition(chr(10))[0] + chr(10))
+            file.write(json.dumps([report.longrepr.reprcrash.message, report.longreprtext]))
+            file.write(chr(10))
 """
 
 
@@ -146,8 +148,9 @@ class Field:
         """Tell what the end of pytest lacks, and which failure says nothing."""
         text = self._output.read_text(errors="replace")[-3000:]
         for line in self._failures.read_text().splitlines():
-            if not TOLD.match(line):
-                yield f"a test failed by {line}\n{text}"
+            message, report = json.loads(line)
+            if not TOLD.match(message):
+                yield f"a test failed by {report}"
         last = stops.strikes[-1] if stops.strikes else None
         if stops.status is None:
             yield f"pytest did not end: {text}"
@@ -269,10 +272,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--moments", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--gone-s", type=float, default=GONE_S)
     options = parser.parse_args(arguments)
     sys.stdout.write(f"seed {options.seed}\n")
     folder = Path(tempfile.mkdtemp(prefix="kill-moments-"))
-    problems = strike(folder, options.moments, options.seed, tell=tell)
+    problems = strike(folder, options.moments, options.seed, gone_s=options.gone_s, tell=tell)
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     return bool(problems)
 
