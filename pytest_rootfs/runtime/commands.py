@@ -1,8 +1,8 @@
 """Start a command inside the container, from its init.
 
-Two ways with one meaning: vfork by posix_spawn(3) for the root user, four times as fast, and fork
-for what posix_spawn cannot do (another user, a terminal, a cgroup v2). Nothing of the image is
-looked at but its program, its working directory and its two user files.
+Two ways with one meaning: vfork by posix_spawn(3), more than twice as fast, and fork for what that
+cannot do (a terminal, a cgroup v2). Nothing of the image is looked at but its program, its working
+directory and its two user files.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import errno
 import fcntl
 import os
 import resource
+import select
 import signal
-import stat
 import struct
 import termios
+from contextlib import contextmanager
 
 from pytest_rootfs.kernel import forks, syscalls
 from pytest_rootfs.kernel.inside import open_inside
-from pytest_rootfs.runtime import interpreters, processes, users
+from pytest_rootfs.runtime import interpreters, processes, programs, users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from pytest_rootfs.kernel.cgroups import Group
     from pytest_rootfs.runtime.protocol import Message
@@ -33,15 +34,22 @@ DEFAULTED = [signal.SIGPIPE, signal.SIGXFSZ]
 NOFILE_SOFT = 1024
 TIOCGPTPEER = 0x5441
 TIOCSPTLCK = 0x40045431
-SHELL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _null_fds: list[int] = []
+_life_fds: list[int] = []
+"""A pipe whose end of file is the spawner's death: only the spawner has the other end."""
 
 
 def prepare() -> None:
-    """Touch, in the spawner, what may not be imported or looked up later."""
+    """Make and touch, in the spawner, what may not be imported or looked up later."""
+    _life_fds.extend(os.pipe())
     os.fsencode("")
     struct.pack("i", 0)
+
+
+def needed_fds() -> list[int]:
+    """Return the descriptors that an init keeps for its commands."""
+    return _life_fds[:1]
 
 
 class SpawnError(OSError):
@@ -109,17 +117,15 @@ def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, lis
         step = "cwd"
         os.close(_open_folder(message["cwd"]))
         step = "find"
-        program = find_program(message["argv"][0], message["cwd"], env)
+        program = programs.find(message["argv"][0], message["cwd"], env)
         step = "stdio"
         stdio = _open_stdio(message, fds, user)
     except OSError as error:
         raise SpawnError(error, getattr(error, "step", step)) from None
     try:
-        is_plain = user.uid == 0 and user.gid == 0 and not user.groups
         # some filters answer EPERM to clone3(2), and then glibc's posix_spawn(3) gives up
-        is_plain = is_plain and forks.has_clone3()
-        if is_plain and not message["tty"] and group.into_fd is None:
-            pid, marker = _spawn_fast(message, program, env, stdio, group)
+        if forks.has_clone3() and not message["tty"] and group.into_fd is None:
+            pid, marker = _spawn_fast(message, program, env, stdio, group, user)
         else:
             pid, marker = _spawn_by_fork(message, program, env, stdio, group, user)
     except OSError as error:
@@ -137,66 +143,16 @@ def rehearse(message: Message, group: Group) -> None:
     env = {"HOME": user.home, "USER": user.name, **message["env"]}
     os.close(_open_folder(message["cwd"]))
     try:
-        find_program(message["argv"][0], message["cwd"], env)
+        programs.find(message["argv"][0], message["cwd"], env)
     except OSError:
         pass  # as meant
     stdio = _open_stdio(message, [], user)
     try:
-        _spawn_fast(message, "\0", env, stdio, group)
+        _spawn_fast(message, "\0", env, stdio, group, user)
     except ValueError:
         pass  # refused before it forks: the first command shall still be process 2
     finally:
         stdio.close_all()
-
-
-def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
-    """Return the path of a program as execvp(3) would find it.
-
-    Raises FileNotFoundError; PermissionError when only something not executable has the name,
-    IsADirectoryError when that is a folder.
-    """
-    if not name:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    if "/" in name:
-        candidates = [os.path.join(cwd, name)]
-    else:
-        folders = env.get("PATH", SHELL_PATH).split(":")
-        candidates = [os.path.join(cwd, folder, name) for folder in folders]
-    # most are not there, and to learn that by an error takes four times as long
-    program, refused = _first_program(path for path in candidates if os.access(path, os.F_OK))
-    if not program and not refused:
-        program, refused = _first_program(candidates)
-    if program:
-        return program
-    if refused:
-        code, path = refused[0]
-        raise OSError(code, os.strerror(code), path)
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-
-
-def _first_program(candidates: Iterable[str]) -> tuple[str, list[tuple[int, str]]]:
-    """Return the first path that can be executed, "" without one, and why others cannot be."""
-    refused: list[tuple[int, str]] = []
-    for path in candidates:
-        try:
-            mode = _program_mode(path)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.ELOOP):
-                refused.append((errno.EACCES, path))
-            continue
-        if stat.S_ISREG(mode) and mode & 0o111:
-            return path, refused
-        refused.append((errno.EISDIR if stat.S_ISDIR(mode) else errno.EACCES, path))
-    return "", refused
-
-
-def _program_mode(path: str) -> int:
-    """Return the mode of a program; ELOOP behind a magic link, which may lead to the host's."""
-    fd = open_inside(path, os.O_PATH)
-    try:
-        return os.fstat(fd).st_mode
-    finally:
-        os.close(fd)
 
 
 def _open_stdio(message: Message, fds: list[int], user: users.User) -> Stdio:
@@ -262,34 +218,69 @@ def _limit_files() -> tuple[int, int]:
 
 
 def _spawn_fast(
-    message: Message, program: str, env: dict[str, str], stdio: Stdio, group: Group
+    message: Message,
+    program: str,
+    env: dict[str, str],
+    stdio: Stdio,
+    group: Group,
+    user: users.User,
 ) -> tuple[int, int]:
-    """Start a command of the root user; return its pid and marker."""
+    """Start a command by vfork; return its pid and marker."""
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio.child_fds)]
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     marker = processes.marker_of("self")
-    _enter(message["cwd"])
     limits = _limit_files()
+    step = "user"
     try:
         for fd in group.command_tasks:
             os.write(fd, b"0")
-        pid = os.posix_spawn(
-            program,
-            message["argv"],
-            env,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=(),
-            setsigdef=DEFAULTED,
-        )
+        with _acting_as(user):
+            step = "cwd"
+            _enter(message["cwd"])
+            step = "exec"
+            pid = os.posix_spawn(
+                program,
+                message["argv"],
+                env,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=DEFAULTED,
+            )
     except OSError as error:
-        raise SpawnError(error, "exec") from None
+        raise SpawnError(error, step) from None
     finally:
         for fd in group.leave_tasks:
             os.write(fd, b"0")
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         os.chdir("/")
     return pid, marker
+
+
+@contextmanager
+def _acting_as(user: users.User) -> Iterator[None]:
+    """Have the ids of a user, which a command inherits, for the length of a `with` block.
+
+    The saved ids stay root's: they bring init back, and execve(2) takes them from the command, with
+    every capability (capabilities(7)). Nobody traces init meanwhile: that takes all three ids.
+    """
+    if not (user.uid or user.gid or user.groups):
+        yield
+        return
+    os.setgroups(user.groups)
+    try:
+        os.setresgid(user.gid, user.gid, 0)
+        os.setresuid(user.uid, user.uid, 0)
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+        os.setgroups([])
+        # a change of ids clears the one and resets the other (prctl(2))
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if _life_fds and select.select(_life_fds[:1], (), (), 0)[0]:
+            os._exit(1)  # the spawner died while no signal would have told
 
 
 def _spawn_by_fork(

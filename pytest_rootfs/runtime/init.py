@@ -83,6 +83,7 @@ class Start:
     def find_unneeded(self) -> None:
         """Find out, before the fork, what the init shall close."""
         fds = [0, 1, 2, self.control.fileno(), self.reply.fileno(), *self.tree_fds, *_signal_fds]
+        fds += commands.needed_fds()
         group = self.group
         fds += [*group.init_tasks, *group.command_tasks, *group.leave_tasks]
         if group.into_fd is not None:

@@ -37,6 +37,8 @@ containers = [engine.start("scratch"), engine.start("minimal"), engine.start("mi
 containers.append(engine.start("minimal"))  # handed over; one more is made ahead
 sleeper = containers[1].popen(["sleep", "300"])
 containers[1].run("sleep 301 >/dev/null 2>&1 &")
+if engine.ids.count > 1000:
+    containers[2].run(["true"], user="1000")  # for which init changes its ids, and back
 warden = engine.session._process.pid
 print(json.dumps({"warden": warden, "inits": [each.pid for each in containers]}), flush=True)
 time.sleep(300)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -190,3 +191,31 @@ def test_only_plain_decimals_are_numbers(text: str) -> None:
 @given(st.integers(min_value=0, max_value=(1 << 32) - 2))
 def test_every_id_is_a_number(uid: int) -> None:
     assert users._number(str(uid)) == uid
+
+
+@needs("subids")
+@pytest.mark.parametrize("tty", [False, True])
+def test_command_of_a_user_has_nothing_of_root(container: Container, *, tty: bool) -> None:
+    shown = container.run(["cat", "/proc/self/status"], user="1000:1001", tty=tty).stdout
+
+    fields = dict(line.split(":", 1) for line in shown.split("\n") if ":" in line)
+    assert fields["Uid"].split() == ["1000"] * 4
+    assert fields["Gid"].split() == ["1001"] * 4
+    assert fields["Groups"].split() == []
+    assert {int(fields[f"Cap{kind}"], 16) for kind in ("Inh", "Prm", "Eff", "Amb")} == {0}
+
+
+@needs("subids")
+def test_init_stays_root_after_a_command_of_a_user(container: Container) -> None:
+    container.run(["true"])  # by then init has dropped what commands shall not have
+    before = credentials_of(container.pid)
+
+    container.run(["true"], user="1000:1001")
+
+    assert credentials_of(container.pid) == before
+    assert ids(container, "0") == "0 0 0 /root root"
+
+
+def credentials_of(pid: int) -> list[str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return [line for line in lines if line.startswith(("Uid", "Gid", "Groups", "Cap"))]
