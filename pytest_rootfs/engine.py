@@ -23,7 +23,7 @@ from pytest_rootfs.homes import ContainerHome, Services
 from pytest_rootfs.image import Image
 from pytest_rootfs.image.references import resolve
 from pytest_rootfs.options import LimitsPolicy
-from pytest_rootfs.runtime import host_trees, launch, protocol
+from pytest_rootfs.runtime import host_trees, launch, protocol, starts
 from pytest_rootfs.runtime.client import PeerGone
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.ids import Ids, find_ids
@@ -186,7 +186,10 @@ class Engine:
             return self._start(built, name, options, extra_layers, image)
         except PeerGone:
             self._end(session)  # lost since the last container: once more, with new processes
+        try:
             return self._start(built, name, options, extra_layers, image)
+        except PeerGone as error:
+            raise starts.lost() from error
 
     def explain(self, image: Image | str, *, options: ContainerOptions | None = None) -> list[str]:
         """Return the plan of a container as text, a step a line; starts none."""

@@ -34,6 +34,14 @@ def died(status: int) -> ContainerError:
     return ContainerError(f"the container cannot be started: its init was ended {ending}")
 
 
+def lost() -> ContainerError:
+    """Return the error for a start that new processes could not make either."""
+    return ContainerError(
+        "the container cannot be started: the process that makes containers was killed, twice",
+        hint="`dmesg` tells whether this host has run out of memory",
+    )
+
+
 def _sources(plan: Mapping[str, Any]) -> dict[str, str]:  # Any: JSON
     """Return what people want mounted, by target."""
     found = {}

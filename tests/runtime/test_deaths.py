@@ -19,11 +19,12 @@ from polling import becomes_true, wait_until
 from process_table import descendants_of, is_alive, only_child_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
-from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.errors import ContainerDied, ContainerError
 from pytest_rootfs.runtime import deaths
 from pytest_rootfs.runtime import session as session_module
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.limit_watch import LimitWatch
+from pytest_rootfs.runtime.session import Created, Session
 from pytest_rootfs.runtime.spec import Limits
 
 SESSION = """
@@ -174,6 +175,24 @@ def test_lost_spawner_is_replaced_by_the_next_start(engine: Engine) -> None:
     lost.close()
 
 
+@pytest.mark.slow
+def test_start_that_loses_two_spawners_says_so(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create_without_spawner(session: Session, *arguments: Any) -> Created:  # Any: passed on
+        os.kill(only_child_of(session._process.pid), signal.SIGKILL)
+        return create(session, *arguments)
+
+    create = Session.create
+    own = Engine(EngineSettings(store=engine.store.root), warn=print)
+    monkeypatch.setattr(Session, "create", create_without_spawner)
+
+    with pytest.raises(ContainerError, match="the process that makes containers was killed, twice"):
+        own.start("scratch")
+
+    own.close()
+
+
 def test_kill_signals_inside_do_not_reach_init(engine: Engine) -> None:
     with engine.start("minimal") as container:
         for name in ("INT", "TERM", "HUP", "KILL", "USR1", "CHLD"):
@@ -218,6 +237,7 @@ def test_closed_container_cannot_be_entered(engine: Engine) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_warden_killed_before_its_first_call_is_told(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
