@@ -275,6 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gone-s", type=float, default=GONE_S)
     options = parser.parse_args(arguments)
     sys.stdout.write(f"seed {options.seed}\n")
+    # a shell ignores it for what it starts in the background, and so would pytest
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="kill-moments-"))
     problems = strike(folder, options.moments, options.seed, gone_s=options.gone_s, tell=tell)
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
