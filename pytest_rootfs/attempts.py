@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from pytest_rootfs.errors import one_line
+from pytest_rootfs.errors import ContainerError, one_line
 
 if TYPE_CHECKING:
     from pytest_rootfs.failure_record import Phase
@@ -123,6 +123,14 @@ class Attempt:
         if container not in self.containers:
             self.containers.append(container)
         container.retain = True
+
+    def require_free(self, name: str) -> None:
+        """Refuse a name that a live container has: a failure is read, and rerun, by the names."""
+        if any(each.name == name and not each.is_closed for each in self.containers):
+            raise ContainerError(
+                f"the name {name!r} is taken: the test has a container of that name already",
+                hint="close that one first, or give another name",
+            )
 
     def observe(
         self, report: Report, message: Callable[[], str], keeper: Callable[[], Keeper]

@@ -111,6 +111,8 @@ class Session:
 
         if name is not None:
             checked_hostname("name", name)  # commands see it as the host's
+            if self.attempt is not None:
+                self.attempt.require_free(name)
         wish: dict[str, object] = {**dict.fromkeys(marks.KEYWORDS), "image": image, **keywords}
         self._tell("pytest_rootfs_container_config", config=wish)
         rooted = marks.with_rooted_mounts(wish, self._config.rootpath)
@@ -185,6 +187,12 @@ class Session:
         """Note that a container was forked: the other one is the running test's as well."""
         if container.id not in self._started:
             return
+        if self.attempt is not None:
+            try:
+                self.attempt.require_free(fork.name)
+            except BaseException:
+                fork.close()
+                raise
         self._started.add(fork.id)
         self._forks.setdefault(container.id, []).append(fork)
         policies = self.attempt.policies if self.attempt is not None else {}

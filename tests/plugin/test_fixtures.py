@@ -111,6 +111,28 @@ def test_factory_keeps_containers_until_the_end(pytester: pytest.Pytester) -> No
     pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=3)
 
 
+def test_name_is_of_one_live_container_of_a_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from pytest_rootfs import errors
+
+        def test_one(container_factory):
+            first = container_factory(name="db")
+            for again in (lambda: container_factory(name="db"), lambda: first.fork("db")):
+                with pytest.raises(errors.ContainerError, match="the name 'db' is taken"):
+                    again()
+            first.close()
+            container_factory(name="db").run(["true"])
+
+        def test_two(container_factory):
+            container_factory(name="db").run(["true"])
+        """
+    )
+
+    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=2)
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
