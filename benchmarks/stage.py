@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -95,9 +96,11 @@ class Stage:
     @cached_property
     def folder(self) -> Path:
         """A temporary folder that containers' users can walk through."""
-        name = self._open.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-"))
-        Path(name).chmod(0o755)
-        return Path(name)
+        # no TemporaryDirectory: it changes modes through the links of an unpacked root tree
+        folder = Path(tempfile.mkdtemp(prefix="benchmarks-"))
+        self._open.callback(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        return folder
 
     @cached_property
     def cold(self) -> Engine:
