@@ -30,20 +30,39 @@ def test_nothing_is_left_of_any_moment() -> None:
     assert "0 problems" in done.stdout
 
 
-def test_call_that_is_struck_does_not_happen() -> None:
-    program = "import os; os.read(0, 1); os.getppid(); os.write(1, b'written')"
+def struck(program: str, moment: Moment) -> tuple[CallStops, bytes]:
+    """Run a program, whose first counted call is a read of its input; return what it wrote."""
     reader, writer = os.pipe()
+    waiting = "import os; os.write(1, b'.'); os.read(0, 1)"
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=writer
+        [sys.executable, "-c", f"{waiting}; {program}"], stdin=subprocess.PIPE, stdout=writer
     ) as process:
         os.close(writer)
-        stops = CallStops(process.pid, [Moment(depth=0, number=3)])
+        assert os.read(reader, 1) == b"."
+        stops = CallStops(process.pid, [moment])
         assert process.stdin is not None
         process.stdin.close()
         are_gone = stops.follow(20, 1)
         process.returncode = stops.status
-
     with open(reader, "rb") as output:
-        assert output.read() == b""
+        written = output.read()
     assert are_gone and stops.status == signal.SIGKILL
     assert [strike.victim for strike in stops.strikes] == [process.pid]
+    return stops, written
+
+
+def test_call_that_is_struck_does_not_happen() -> None:
+    program = "os.getppid(); os.write(1, b'written')"
+
+    _, written = struck(program, Moment(depth=0, number=3))
+
+    assert written == b""
+
+
+def test_fork_that_is_struck_leaves_a_child() -> None:
+    program = "os.write(1, b'parent' if os.fork() else b'child')"
+
+    stops, written = struck(program, Moment(depth=0, number=1, is_fork=True))
+
+    assert written == b"child"
+    assert sorted(stops.depths.values()) == [0, 1]

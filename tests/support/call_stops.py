@@ -52,10 +52,14 @@ def ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """The n-th call of a process, since its birth or the last strike, and what it gets there."""
+    """The n-th call of a process, since its birth or the last strike, and what it gets there.
+
+    Or its first fork from that call on: when parent and child are there, and neither has run.
+    """
 
     depth: int
     number: int
+    is_fork: bool = False
     signal: signal.Signals = signal.SIGKILL
 
 
@@ -126,6 +130,7 @@ class CallStops:
             return
         if event in FORK_EVENTS:
             self._note_birth(message_of(pid))
+            self._look_at_fork(pid)
         if number == CALL_STOP:
             self._look_at_call(pid)
         is_delivery = not event and number != CALL_STOP
@@ -150,7 +155,14 @@ class CallStops:
             return
         self._is_loop_over |= pid == self.root and (first, second) == (os.PRIO_PGRP, LOOP_ENDS)
         self.calls[pid] += 1
-        if self._pending and self.calls[pid] == self._pending[0].number:
+        awaited = self._pending[0] if self._pending else None
+        if awaited and not awaited.is_fork and self.calls[pid] == awaited.number:
+            self._strike(pid)
+
+    def _look_at_fork(self, pid: int) -> None:
+        if not self._pending or not self._counts(pid):
+            return
+        if self._pending[0].is_fork and self.calls[pid] >= self._pending[0].number:
             self._strike(pid)
 
     def _counts(self, pid: int) -> bool:

@@ -1,7 +1,7 @@
-"""Strike pytest sessions at chosen system calls of one of their processes; tell what was left.
+"""Strike pytest sessions at chosen calls and forks of their processes; tell what was left.
 
 `python kill_moments.py --moments 1000 [--seed N]`: each session runs container tests. One of its
-processes is killed at its n-th system call, or pytest is interrupted there as Ctrl-C does. The
+processes is killed at its n-th system call or at a fork, or pytest interrupted as by Ctrl-C. The
 tests must go on or end in order, and all must be gone a second later. A seed gives the same moments
 again, as far as the processes make the same calls.
 """
@@ -34,6 +34,7 @@ GONE_S = 1.0
 PATIENCE_S = 60.0
 PR_SET_CHILD_SUBREAPER = 36
 SURVIVED = ("init", "command", "spawner", "warden")
+FORKING = ("init", "spawner", "warden")
 STRIKES_A_SESSION = 18
 FEW_LIVES, MANY_LIVES = 4, 300
 WITHIN_LIVES = 300
@@ -172,7 +173,8 @@ class Field:
 
 
 def named(moment: Moment) -> str:
-    return f"{moment.signal.name} to {NAMES[moment.depth]} at call {moment.number}"
+    place = "a fork" if moment.is_fork else f"call {moment.number}"
+    return f"{moment.signal.name} to {NAMES[moment.depth]} at {place}"
 
 
 def told(stops: CallStops) -> str:
@@ -222,12 +224,19 @@ def sessions(undisturbed: Outcome, number: int, seed: int) -> Iterator[list[Mome
         if index % 2:
             names = source.choices(SURVIVED, k=min(STRIKES_A_SESSION, left - 1))
             names.sort(key=DEPTHS.__getitem__)  # a warden makes calls when it begins, then none
-            moments = [chosen(source, name, undisturbed.calls_of(name)) for name in names]
+            moments = [survived(source, name, undisturbed.calls_of(name)) for name in names]
             within = WITHIN_LIVES
         moments.append(chosen(source, "pytest", within, signal_number))
         yield moments
         left -= len(moments)
         index += 1
+
+
+def survived(source: random.Random, name: str, calls: int) -> Moment:
+    """Choose any call, or as likely a fork: there each process must hear of the other's death."""
+    if name in FORKING and source.random() < 0.5:
+        return Moment(depth=DEPTHS[name], number=1, is_fork=True)
+    return chosen(source, name, calls)
 
 
 def chosen(
