@@ -44,6 +44,7 @@ HEAD = UNUSED | {
     "pytest_rootfs.kernel.cgroups_v2",
     "pytest_rootfs.kernel.mountinfo",
     "pytest_rootfs.kernel.namespaces",
+    "pytest_rootfs.kernel.proc_files",
     "pytest_rootfs.runtime",
     "pytest_rootfs.runtime.gaps",
     "pytest_rootfs.runtime.glance",
