@@ -17,7 +17,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from call_stops import LOOP_ENDS, CallStops, Moment
+from places import temporary_folder
 from process_table import descendants_of, is_alive
 
 DEPTHS = {"pytest": 0, "warden": 1, "spawner": 2, "init": 3, "command": 4}
@@ -113,6 +113,12 @@ class Field:
         left = [] if are_gone else ended_by_force(stops)
         problems = [*left, *self._slow(stops), *self._disorder(stops), *self._files()]
         return Outcome(stops, [f"{told(stops)}: {problem}" for problem in problems])
+
+    def build(self) -> None:
+        """Have the image made, which no later session does."""
+        process, go_fd = self._start(FEW_LIVES)
+        os.close(go_fd)  # as good as a word
+        process.wait(PATIENCE_S)
 
     def _start(self, lives: int) -> tuple[subprocess.Popen[bytes], int]:
         """Start pytest; it waits before its first test. Return it, and the pipe that lets it go."""
@@ -256,8 +262,9 @@ def strike(
     """Strike that often; return every problem as a line."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ground = Field(folder, gone_s)
-    problems = ground.live().problems  # builds the image
+    ground.build()
     undisturbed = ground.live()
+    problems = list(undisturbed.problems)
     tell(f"calls: { {name: undisturbed.calls_of(name) for name in DEPTHS} }")
     wardens, struck = set(undisturbed.wardens), Counter[str]()
     for moments in sessions(undisturbed, number, seed):
@@ -286,8 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(f"seed {options.seed}\n")
     # a shell ignores it for what it starts in the background, and so would pytest
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    folder = Path(tempfile.mkdtemp(prefix="kill-moments-"))
-    problems = strike(folder, options.moments, options.seed, gone_s=options.gone_s, tell=tell)
+    with temporary_folder(prefix="kill-moments-") as folder:
+        problems = strike(folder, options.moments, options.seed, gone_s=options.gone_s, tell=tell)
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     return bool(problems)
 
