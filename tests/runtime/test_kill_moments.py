@@ -11,6 +11,8 @@ import kill_moments
 import pytest
 from call_stops import CallStops, Moment
 from features import needs
+from polling import wait_until
+from process_table import stat_fields
 
 MOMENTS = 20  # two sessions: pytest alone is struck in one, all others in the other
 
@@ -40,6 +42,7 @@ def struck(program: str, moment: Moment) -> tuple[CallStops, bytes]:
         os.close(writer)
         assert os.read(reader, 1) == b"."
         stops = CallStops(process.pid, [moment])
+        wait_until(lambda: stat_fields(process.pid)[0] == "t")  # traced, and stopped
         assert process.stdin is not None
         process.stdin.close()
         are_gone = stops.follow(20, 1)
