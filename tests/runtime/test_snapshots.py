@@ -372,11 +372,11 @@ def test_failed_reset_leaves_the_files(
 ) -> None:
     container.run("echo > /f")
     plan = container._home._services.plan(())  # type: ignore[attr-defined]  # to break it
-    broken = {**plan.content, "init": [*plan.content["init"][:3], ["mount", "nothing", "proc", ""]]}
+    broken = {**plan.content, "init": [*plan.content["init"], ["make_point", "/proc/no", "dir"]]}
     refused = dataclasses.replace(plan, key="broken", content=broken)
     monkeypatch.setattr(container._home, "_plan_on", lambda _: refused)
 
-    with pytest.raises(ContainerError):
+    with pytest.raises(ContainerError, match="make_point"):
         container.reset()
 
     with pytest.raises(ContainerDied, match="dead since its restart failed"):
