@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 SESSION = pytest.StashKey[Session]()
 DEFAULT_IMAGE_FIXTURE = "_rootfs_default_image"
 STORE_FIXTURES = {DEFAULT_IMAGE_FIXTURE, "image_builder"}
-CONTAINER_FIXTURES = STORE_FIXTURES | {"container", "container_factory"}
 NOTE_KEY = "rootfs_failure"  # as in `attempts`, which no suite without containers imports
 USAGE_KEY = "rootfs_usage_error"
 MARK = (
@@ -90,19 +89,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say how containers run here; under xdist, whose controller does not see the tests."""
-    return config.stash[SESSION].header() if _distributes(config) else None
-
-
-def pytest_report_collectionfinish(
-    config: pytest.Config, items: Sequence[pytest.Item]
-) -> str | None:
-    """Say it below the head, as a suite without containers shall not pay 5 ms for the look."""
-    option = config.option
-    if option.verbose < 0 or option.no_header or _distributes(config):
-        return None
-    uses = any(not CONTAINER_FIXTURES.isdisjoint(getattr(x, "fixturenames", ())) for x in items)
-    return config.stash[SESSION].header() if uses else None
+    """Say how containers run here; only what is known at once."""
+    return config.stash[SESSION].header()
 
 
 # Collection.

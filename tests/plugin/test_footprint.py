@@ -18,7 +18,7 @@ UNUSED = {
     "pytest_rootfs.summaries",
     "pytest_rootfs.tracebacks",
 }
-"""What every run of pytest imports where the package is installed."""
+"""What every quiet run of pytest imports where the package is installed."""
 
 MARKED = UNUSED | {
     "pytest_rootfs.kernel",
@@ -52,7 +52,7 @@ HEAD = UNUSED | {
     "pytest_rootfs.runtime.subordinate_ids",
     "pytest_rootfs.runtime.surroundings",
 }
-"""What the line of the head adds, where tests want containers."""
+"""What the line of the head adds, which tells how containers run here."""
 
 CONFTEST = """
     import sys
@@ -69,7 +69,6 @@ MARKED_ONLY = """
     @pytest.mark.parametrize("number", range(3))
     def test_it(number): pass
 """
-WANTS_CONTAINER = "def test_it(container): pass"
 
 
 def modules_of(pytester: pytest.Pytester, test: str, *options: str) -> set[str]:
@@ -87,42 +86,38 @@ def ours(modules: set[str]) -> set[str]:
 
 
 def test_unused_plugin_imports_nothing_more(pytester: pytest.Pytester) -> None:
-    assert ours(modules_of(pytester, PLAIN)) - UNUSED == set()
+    assert ours(modules_of(pytester, PLAIN, "-q")) - UNUSED == set()
 
 
-def test_unused_plugin_imports_no_library(pytester: pytest.Pytester) -> None:
-    without = modules_of(pytester, PLAIN, "-p", "no:rootfs", "-p", "no:rootfs.fixtures")
-    with_plugin = modules_of(pytester, PLAIN)
+@pytest.mark.parametrize(("option", "needed"), [("-q", set()), ("--verbosity=0", {"pwd"})])
+def test_unused_plugin_imports_no_library(
+    pytester: pytest.Pytester, option: str, needed: set[str]
+) -> None:
+    without = modules_of(pytester, PLAIN, option, "-p", "no:rootfs", "-p", "no:rootfs.fixtures")
+    with_plugin = modules_of(pytester, PLAIN, option)
 
-    assert with_plugin - without - ours(with_plugin) == set()
+    assert with_plugin - without - ours(with_plugin) - needed == set()
 
 
 def test_check_of_marks_imports_only_what_checks(pytester: pytest.Pytester) -> None:
-    assert ours(modules_of(pytester, MARKED_ONLY)) - MARKED == set()
+    assert ours(modules_of(pytester, MARKED_ONLY, "-q")) - MARKED == set()
 
 
 def test_head_imports_only_what_looks(pytester: pytest.Pytester) -> None:
-    assert ours(modules_of(pytester, WANTS_CONTAINER, "--setup-plan")) - HEAD == set()
+    assert ours(modules_of(pytester, PLAIN)) - HEAD == set()
 
 
-def test_head_is_silent_without_container_tests(pytester: pytest.Pytester) -> None:
+def test_head_tells_how_containers_run(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(PLAIN)
 
-    pytester.runpytest_subprocess().stdout.no_fnmatch_line("rootfs: *")
+    pytester.runpytest_subprocess().stdout.fnmatch_lines(["rootfs: *image minimal *"])
 
 
 @pytest.mark.parametrize("option", ["-q", "--no-header"])
 def test_head_is_silent_when_asked_to_be(pytester: pytest.Pytester, option: str) -> None:
-    pytester.makepyfile(WANTS_CONTAINER)
-
-    pytester.runpytest_subprocess("--co", option).stdout.no_fnmatch_line("rootfs: *")
-
-
-def test_distributed_run_has_the_head(pytester: pytest.Pytester) -> None:
-    pytest.importorskip("xdist")
     pytester.makepyfile(PLAIN)
 
-    pytester.runpytest_subprocess("-n1").stdout.fnmatch_lines(["rootfs: *image minimal *"])
+    pytester.runpytest_subprocess("--co", option).stdout.no_fnmatch_line("rootfs: *")
 
 
 def test_mark_of_siblings_is_checked_once(pytester: pytest.Pytester) -> None:
