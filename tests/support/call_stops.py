@@ -87,6 +87,7 @@ class CallStops:
     strikes: list[Strike] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
     missed: list[Moment] = field(default_factory=list)
+    """Moments that never came: a process made fewer calls than it does at other times."""
     status: int | None = None
     _pending: deque[Moment] = field(default_factory=deque)
     _old: set[int] = field(default_factory=set)
@@ -196,6 +197,7 @@ class CallStops:
         self.ended.add(pid)
         if pid == self.root:
             self.status, self._deadline = status, now + grace_s
+            self.missed += self._pending
         is_missed = self._counts(pid) and bool(self._pending) and bool(self.calls[pid])
         self._misses += is_missed
         if self._misses > MISSES_MAX:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import itertools
 import json
 import os
 import random
@@ -217,32 +218,22 @@ def left_in_host(wardens: set[int], store: Path) -> Iterator[str]:
         yield from (f"file left: {path}" for path in (store / name).iterdir())
 
 
-def sessions(undisturbed: Outcome, number: int, seed: int) -> Iterator[list[Moment]]:
+def sessions(undisturbed: Outcome, seed: int) -> Iterator[list[Moment]]:
     """Choose moments for session after session; pytest, which none survives, is the last of each.
 
     In every other one it is the only one, struck anywhere from its first container to its end.
     """
     source = random.Random(seed)
-    left, index = number, 0
-    while left > 0:
+    for index in itertools.count():
         signal_number = (signal.SIGKILL, signal.SIGINT)[index // 2 % 2]
         moments, within = [], undisturbed.calls_of("pytest")
         if index % 2:
-            names = source.choices(SURVIVED, k=min(STRIKES_A_SESSION, left - 1))
+            names = source.choices(SURVIVED, k=STRIKES_A_SESSION)
             names.sort(key=DEPTHS.__getitem__)  # a warden makes calls when it begins, then none
-            moments = [survived(source, name, undisturbed.calls_of(name)) for name in names]
+            moments = [chosen(source, name, undisturbed.calls_of(name)) for name in names]
             within = WITHIN_LIVES
         moments.append(chosen(source, "pytest", within, signal_number))
         yield moments
-        left -= len(moments)
-        index += 1
-
-
-def survived(source: random.Random, name: str, calls: int) -> Moment:
-    """Choose any call, or as likely a fork: there each process must hear of the other's death."""
-    if name in FORKING and source.random() < 0.5:
-        return Moment(depth=DEPTHS[name], number=1, is_fork=True)
-    return chosen(source, name, calls)
 
 
 def chosen(
@@ -259,7 +250,7 @@ def strike(
     gone_s: float = GONE_S,
     tell: Callable[[str], object] = lambda _: None,
 ) -> list[str]:
-    """Strike that often; return every problem as a line."""
+    """Strike at least that often; return every problem as a line."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ground = Field(folder, gone_s)
     ground.build()
@@ -267,7 +258,7 @@ def strike(
     problems = list(undisturbed.problems)
     tell(f"calls: { {name: undisturbed.calls_of(name) for name in DEPTHS} }")
     wardens, struck = set(undisturbed.wardens), Counter[str]()
-    for moments in sessions(undisturbed, number, seed):
+    for moments in sessions(undisturbed, seed):
         outcome = ground.live(*moments)
         strikes = outcome.stops.strikes
         struck.update(
@@ -277,6 +268,8 @@ def strike(
         problems += outcome.problems
         missed = [f"missed: {named(each)}" for each in outcome.stops.missed]
         tell("\n".join([f"{struck.total()}: {told(outcome.stops)}", *missed, *outcome.problems]))
+        if struck.total() >= number:
+            break
     last = ground.live()  # it sweeps what killed wardens and pytests could not
     problems += [*last.problems, *left_in_host(wardens | last.wardens, ground.store)]
     tell(f"struck: {dict(struck)}, {len(problems)} problems")
