@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,8 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     options = parser.parse_args(arguments)
     sys.stdout.write(f"seed {options.seed}\n")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        problems = storm(Path(name), options.kills, options.seed)
+    # a shell ignores it for what it starts in the background, and so would pytest
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder = Path(tempfile.mkdtemp(prefix="kill-storm-"))
+    problems = storm(folder, options.kills, options.seed)
+    shutil.rmtree(folder, ignore_errors=True)  # layers may have files of subordinate ids
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     return bool(problems)
 
