@@ -254,6 +254,7 @@ PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
     "no start": lambda stage: stage.start(Image.scratch().file("/proc", "x")),
     "init killed": raised(starts.died(signal.SIGKILL)),
     "init ended early": raised(starts.died(256)),
+    "two spawners killed": raised(starts.lost()),  # a real one: test_deaths.py
 }
 
 

@@ -113,6 +113,8 @@ class CallStops:
                 pid, status = os.waitpid(-1, WALL | os.WNOHANG)
             except ChildProcessError:
                 return True
+            if not pid and self.ended >= self.depths.keys():
+                return True  # what is left was not started by the first
             if not pid:
                 time.sleep(PAUSE_S)
             elif os.WIFSTOPPED(status):

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from call_stops import LOOP_ENDS, CallStops, Moment
+from kill_storm import environment_of_its_own
 from places import temporary_folder
 from process_table import descendants_of, is_alive
 
@@ -131,7 +132,7 @@ class Field:
             process = subprocess.Popen(
                 [*argv, "test_life.py"],
                 cwd=self._folder,
-                env={**os.environ, **given, "TMPDIR": str(self._tmp)},
+                env=environment_of_its_own(TMPDIR=str(self._tmp), **given),
                 pass_fds=[ready_w, go_r],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -64,7 +64,7 @@ class StormSession:
         os.set_blocking(self._progress, False)
         argv = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
         argv += [f"--rootfs-store={store}", "--rootdir=.", "test_storm.py"]
-        environment = {**os.environ, "STORM_FD": str(write_end), "TMPDIR": str(self._tmp)}
+        environment = environment_of_its_own(STORM_FD=str(write_end), TMPDIR=str(self._tmp))
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 argv,
@@ -146,6 +146,13 @@ class StormSession:
         if "KeyboardInterrupt !!!!" not in text or " passed" not in text:
             problems.append(f"Ctrl-C: no orderly end: {text[-2000:]}")
         return problems + [f"Ctrl-C: file left: {path.name}" for path in self._tmp.iterdir()]
+
+
+def environment_of_its_own(**more: str) -> dict[str, str]:
+    """Return our environment without what a pytest of pytest's would take for its own."""
+    ours = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    ours.pop("PYTEST_ADDOPTS", None)
+    return ours | more
 
 
 def orphans() -> list[int]:
