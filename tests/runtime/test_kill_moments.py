@@ -18,7 +18,7 @@ MOMENTS = 20  # two sessions: pytest alone is struck in one, all others in the o
 
 
 @pytest.mark.slow
-@needs("root", "own cgroups")  # nobody else may trace the spawner
+@needs("root", "own cgroups", "call stops")  # nobody else may trace the spawner
 def test_nothing_is_left_of_any_moment() -> None:
     seed = int.from_bytes(os.urandom(2), "big")
     # a process of its own, as orphans become its children
@@ -54,6 +54,7 @@ def struck(program: str, moment: Moment) -> tuple[CallStops, bytes]:
     return stops, written
 
 
+@needs("call stops")
 def test_call_that_is_struck_does_not_happen() -> None:
     program = "os.getppid(); os.write(1, b'written')"
 
@@ -62,6 +63,7 @@ def test_call_that_is_struck_does_not_happen() -> None:
     assert written == b""
 
 
+@needs("call stops")
 def test_fork_that_is_struck_leaves_a_child() -> None:
     program = "os.write(1, b'parent' if os.fork() else b'child')"
 

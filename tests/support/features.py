@@ -104,6 +104,11 @@ def _processor_time() -> str:
     return "" if is_exact else "user-mode Linux counts the time in which it waits for its host, too"
 
 
+def _call_stops() -> str:
+    is_exact = "User Mode Linux" not in Path("/proc/cpuinfo").read_text()
+    return "" if is_exact else "user-mode Linux stops no process at its system calls"
+
+
 def _second_core() -> str:
     cores = len(os.sched_getaffinity(0))
     return "" if cores > 1 else "there is a single core: nothing is made ahead"
@@ -136,6 +141,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "disk": _disk_limit,
     "mapped tmpfs": _mapped_tmpfs,
     "processor time": _processor_time,
+    "call stops": _call_stops,
     "second core": _second_core,
     "userns": _user_namespaces,
     "subids": _subordinate_ids,
