@@ -59,10 +59,13 @@ class Agent:
         except (PeerGone, OSError):
             return []
 
-    def start(self, call: Call, terms: Terms, record: CommandRecord) -> Process:
-        """Start a command; raises what `run` says."""
+    def start(
+        self, call: Call, terms: Terms, record: CommandRecord, *, is_cramped: bool
+    ) -> Process:
+        """Start a command; raises what `run` says. `is_cramped`: it might use up all memory."""
         __tracebackhide__ = True
         message, fds = call.request()
+        message["is_cramped"] = is_cramped
         try:
             conversation = self._peer.ask(message, fds)
         except PeerGone as error:

@@ -1,8 +1,8 @@
 """Start a command inside the container, from its init.
 
 Two ways with one meaning: vfork by posix_spawn(3), more than twice as fast, and fork for what that
-cannot do (a terminal, a cgroup v2). Nothing of the image is looked at but its program, its working
-directory and its two user files.
+cannot do (a terminal, a cgroup v2, little memory). Nothing of the image is looked at but its
+program, its working directory and its two user files.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, lis
         raise SpawnError(error, getattr(error, "step", step)) from None
     try:
         # some filters answer EPERM to clone3(2), and then glibc's posix_spawn(3) gives up
-        if forks.has_clone3() and not message["tty"] and group.into_fd is None:
+        is_fast = forks.has_clone3() and group.into_fd is None
+        if is_fast and not message["tty"] and not message["is_cramped"]:
             pid, marker = _spawn_fast(message, program, env, stdio, group, user)
         else:
             pid, marker = _spawn_by_fork(message, program, env, stdio, group, user)

@@ -205,6 +205,7 @@ class Init:
             "user": "0",
             "stdio": ["null", "pipe", "pipe"],
             "tty": None,
+            "is_cramped": False,
         }
         own, far = protocol.pair()
         with own, far:

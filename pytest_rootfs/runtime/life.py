@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 DYING_S = 1.0
 """How long an init that no longer answers may take to die with all its processes."""
 
+CRAMPED_BYTES = 256 << 20
+"""A command can use up a smaller memory limit before init, which vforks it within the memory group,
+is scheduled to leave that again; the kernel might then kill init for it."""
+
 
 class Life:
     """What a container's processes go through; a path reaches the container's init by it.
@@ -104,7 +108,9 @@ class Life:
                     hint="call container.thaw() first; files can be read and written meanwhile",
                 )
             try:
-                return self.agent.start(call, terms, record)
+                memory = self.container.limits.memory
+                is_cramped = memory is not None and memory < CRAMPED_BYTES
+                return self.agent.start(call, terms, record, is_cramped=is_cramped)
             except StandsStill:
                 with self._standing:
                     pass  # another thread packs or compares: wait until the processes go on

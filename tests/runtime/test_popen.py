@@ -9,6 +9,7 @@ import subprocess
 from typing import IO, Any
 
 import pytest
+from polling import wait_until
 
 from pytest_rootfs.errors import CommandFailed, CommandNotFound, ContainerDied
 from pytest_rootfs.runtime.container import Container
@@ -76,8 +77,9 @@ def test_communicate_sends_and_reads_all(container: Container) -> None:
 
 
 def test_communicate_loses_nothing_at_its_time_limit(container: Container) -> None:
-    command = "echo one; until [ -e /tmp/go ]; do :; done; wc -c; echo two >&2"
+    command = "echo one; >/tmp/said; until [ -e /tmp/go ]; do :; done; wc -c; echo two >&2"
     with container.popen(command, stdin=subprocess.PIPE) as process:
+        wait_until(container.path("/tmp/said").exists)
         with pytest.raises(subprocess.TimeoutExpired) as late:
             process.communicate("x" * MIB, timeout=0.05)
         container.path("/tmp/go").touch()
