@@ -87,7 +87,9 @@ def podman_command(root: Path, *options: str) -> Command:
     """Return podman's command; with limits that need no right to raise one."""
     limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
     rootfs = ["--rootfs", f"{root}:O"]
-    return ["podman", *options, "run", "--rm", "--net=none", *limits, *rootfs, "true"]
+    own_files = ["env", f"TMPDIR={root.parent}"]  # an ordinary user's it leaves lying
+    podman = [*own_files, "podman", *options]
+    return [*podman, "run", "--rm", "--net=none", *limits, *rootfs, "true"]
 
 
 def bundle_command(name: str, root: Path, bundle: Path) -> Command:
