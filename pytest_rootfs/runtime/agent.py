@@ -60,7 +60,7 @@ class Agent:
             return []
 
     def start(
-        self, call: Call, terms: Terms, record: CommandRecord, *, is_cramped: bool
+        self, call: Call, terms: Terms, record: CommandRecord, *, is_cramped: bool = False
     ) -> Process:
         """Start a command; raises what `run` says. `is_cramped`: it might use up all memory."""
         __tracebackhide__ = True
