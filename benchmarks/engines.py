@@ -59,6 +59,8 @@ def engines_on(lowers: Sequence[Path], folder: Path) -> Iterator[Engines]:
         "docker": ["docker", "run", "--rm", "--network=none", DOCKER_IMAGE, "true"],
         "unshare, no root file system": ["unshare", "-mpfniuC", "true"],
     }
+    if os.getuid():  # an ordinary user's podman leaves a process and folders behind
+        commands = {name: argv for name, argv in commands.items() if argv[0] != "podman"}
     has_image = load_into_docker(root)
     try:
         yield Engines(commands)
@@ -87,9 +89,7 @@ def podman_command(root: Path, *options: str) -> Command:
     """Return podman's command; with limits that need no right to raise one."""
     limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
     rootfs = ["--rootfs", f"{root}:O"]
-    own_files = ["env", f"TMPDIR={root.parent}"]  # an ordinary user's it leaves lying
-    podman = [*own_files, "podman", *options]
-    return [*podman, "run", "--rm", "--net=none", *limits, *rootfs, "true"]
+    return ["podman", *options, "run", "--rm", "--net=none", *limits, *rootfs, "true"]
 
 
 def bundle_command(name: str, root: Path, bundle: Path) -> Command:
