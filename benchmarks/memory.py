@@ -31,7 +31,9 @@ def test_container(container):
     container.run(["true"])
     (warden,) = children_of(os.getpid())
     spawner = children_of(warden)[0]
-    note(pytest=os.getpid(), warden=warden, spawner=spawner, container=container.pid)
+    nursery = children_of(spawner)[0]
+    ours = dict(warden=warden, spawner=spawner, nursery=nursery, container=container.pid)
+    note(pytest=os.getpid(), **ours)
 """
 )
 
@@ -50,7 +52,7 @@ def measure(stage: Stage) -> Result:
 
     samples = interleaved(stage.effort.rounds, [turn])
     result.add(samples, unit="MB")
-    for name in ("warden", "spawner", "container"):
+    for name in ("warden", "spawner", "nursery", "container"):
         if f"{name}: private" not in samples:
             result.refused[name] = NOT_OURS
     return result

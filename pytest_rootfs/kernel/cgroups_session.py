@@ -16,6 +16,8 @@ from pytest_rootfs.kernel.cgroups_v2 import V2Hierarchy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_rootfs.kernel.cgroups_files import Figures, Limits, LimitValue
     from pytest_rootfs.kernel.cgroups_hierarchy import Hierarchy
     from pytest_rootfs.kernel.cgroups_layout import Kind
@@ -35,8 +37,8 @@ FIGURES = (
 _CONTROLLER_OF = {key: controller for controller, key in LIMITS}
 
 
-class Group:
-    """The control group of one container, in each hierarchy of its parent.
+class Entrances:
+    """The descriptors by which processes enter the control group of a container.
 
     v1: init writes `0` to every descriptor in `init_tasks` once; each command writes `0` to those
     in `command_tasks` while it still has the ids of container root; a thread that joined only to
@@ -44,23 +46,41 @@ class Group:
     into `into_fd`.
     """
 
-    __slots__ = (
-        "_is_frozen",
-        "command_tasks",
-        "init_tasks",
-        "into_fd",
-        "leave_tasks",
-        "name",
-        "parent",
-    )
+    __slots__ = ("command_tasks", "init_tasks", "into_fd", "leave_tasks")
 
-    def __init__(self, parent: Parent, name: str) -> None:
-        self.parent = parent
-        self.name = name
+    def __init__(self) -> None:
         self.init_tasks: list[int] = []
         self.command_tasks: list[int] = []
         self.leave_tasks: list[int] = []
         self.into_fd: int | None = None
+
+    def packed(self) -> tuple[list[int], list[int]]:
+        """Return how many there are of each kind, and all of them, for `unpacked`."""
+        into = [] if self.into_fd is None else [self.into_fd]
+        kinds = [self.init_tasks, self.command_tasks, self.leave_tasks, into]
+        return [len(kind) for kind in kinds], [fd for kind in kinds for fd in kind]
+
+    @staticmethod
+    def unpacked(counts: Sequence[int], fds: Sequence[int]) -> Entrances:
+        """Return the entrances that another process has packed and sent."""
+        rest = iter(fds)
+        made = Entrances()
+        made.init_tasks, made.command_tasks, made.leave_tasks, into = (
+            [next(rest) for _ in range(count)] for count in counts
+        )
+        made.into_fd = into[0] if into else None
+        return made
+
+
+class Group(Entrances):
+    """The control group of one container, in each hierarchy of its parent."""
+
+    __slots__ = ("_is_frozen", "name", "parent")
+
+    def __init__(self, parent: Parent, name: str) -> None:
+        super().__init__()
+        self.parent = parent
+        self.name = name
         self._is_frozen = False
 
     def open_in(self, hierarchy: Hierarchy) -> None:
@@ -145,6 +165,11 @@ class Parent:
         """
         for hierarchy in self.hierarchies:
             hierarchy.enter()
+
+    @property
+    def clones_into_groups(self) -> bool:
+        """Whether commands are cloned into groups: on v2."""
+        return any(isinstance(hierarchy, V2Hierarchy) for hierarchy in self.hierarchies)
 
     def create(self, name: str, limits: Limits) -> Group:
         """Make a container's group with the limits `memory` (bytes), `pids`, `cpus`; None is none.

@@ -27,6 +27,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
 CLONE_INTO_CGROUP = 0x200000000
 
 # linux/mount.h
@@ -354,7 +355,7 @@ def clone3(flags: int, *, cgroup_fd: int = 0) -> tuple[int, int]:
     args = _CloneArgs(
         flags=flags | CLONE_PIDFD,
         pidfd=ctypes.addressof(pidfd),
-        exit_signal=_SIGCHLD,
+        exit_signal=0 if flags & CLONE_PARENT else _SIGCHLD,  # that of the caller, then
         cgroup=cgroup_fd,
     )
     pid = _forked(_clone3, ctypes.addressof(args), ctypes.sizeof(args))

@@ -8,18 +8,20 @@ at once; what is not expected any more is killed. There is one, or two where tes
 from __future__ import annotations
 
 import os
-import select
-import signal
-import socket
 
-from pytest_rootfs.kernel import forks, namespaces, syscalls
-from pytest_rootfs.runtime import init, protocol
+from pytest_rootfs.kernel import syscalls
+from pytest_rootfs.kernel.namespaces import write_map_text
+from pytest_rootfs.runtime import protocol
+from pytest_rootfs.runtime.nursery import NurseryGone, kill_and_reap
+from pytest_rootfs.runtime.spawned import Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from pytest_rootfs.kernel.cgroups import Group, Parent
+    from pytest_rootfs.runtime.nursery import Birth, Nursery
     from pytest_rootfs.runtime.protocol import Message
     from pytest_rootfs.runtime.root_trees import Root, RootTrees
     from pytest_rootfs.runtime.rw_folders import RwLayer
@@ -33,70 +35,8 @@ CONFIRMED = 2
 has followed last on the second."""
 
 AHEAD_MAX = 2
+DEAD_MAX = 4
 READY_S = 10.0
-
-
-class Container:
-    """What the spawner keeps of a container."""
-
-    __slots__ = (
-        "container_id", "control", "former_layer", "group", "pid", "pidfd", "rw_layer", "status",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        container_id: str,
-        control: socket.socket,
-        group: Group,
-        rw_layer: RwLayer,
-        process: tuple[int, int],
-    ) -> None:
-        self.container_id = container_id
-        self.control = control
-        """The far end of init's socket, until pytest has it."""
-        self.group = group
-        self.rw_layer = rw_layer
-        self.former_layer: RwLayer | None = None
-        """What a reset goes back from, until the new init is ready."""
-        self.pid, self.pidfd = process
-        self.status: int | None = None
-        """The exit status of its init as waitpid(2) gives it, once it is dead."""
-
-    @property
-    def is_dead(self) -> bool:
-        """Tell whether init has ended by itself."""
-        ended = select.poll()
-        ended.register(self.pidfd, select.POLLIN)
-        return bool(ended.poll(0))
-
-    def end(self) -> None:
-        """Kill every process; returns when the pid namespace is gone. Idempotent."""
-        if self.status is None:
-            self.status = kill_and_reap(self.pid)
-
-    def begin(self, control: socket.socket, process: tuple[int, int]) -> None:
-        """Be alive again, by a new init."""
-        os.close(self.pidfd)
-        self.control = control
-        self.pid, self.pidfd = process
-        self.status = None
-
-    def settle(self, *, is_ready: bool) -> None:
-        """Give up the rw layer from before a reset, or after a failed one the new. Idempotent."""
-        if self.former_layer is None:
-            return
-        kept, given_up = self.rw_layer, self.former_layer
-        if not is_ready:
-            kept, given_up = given_up, kept
-        self.rw_layer, self.former_layer = kept, None
-        given_up.close()
-
-    def close(self) -> None:
-        """Give up what is kept of a dead container, but for its cgroups."""
-        self.settle(is_ready=True)
-        self.control.close()
-        os.close(self.pidfd)
-        self.rw_layer.close()
 
 
 class MountRefused(Exception):
@@ -139,14 +79,17 @@ class Ahead:
 class Births:
     """Makes the containers of one session."""
 
-    def __init__(self, trees: RootTrees, parent: Parent) -> None:
+    def __init__(self, trees: RootTrees, parent: Parent, nursery: Nursery) -> None:
         self._trees = trees
         self._parent = parent
+        self._nursery = nursery
         self._last_keys: tuple[str, ...] = ()
         """The plans just used, the newest last; "" for one that will hardly be used again."""
         self._successors: dict[tuple[str, ...], tuple[str, int]] = {}
         """Which plan was asked for after which one or two, and how many times in a row now."""
         self._ahead: list[Ahead] = []
+        self._dead: list[Container] = []
+        """Those that are to be given up when nobody waits."""
         self._depth = 1
         self._busy_groups: list[Group] = []
 
@@ -167,7 +110,10 @@ class Births:
         container = self._take_ahead(key, tree_fds)
         is_ready = container is not None
         if container is None:
-            container = self._make(plan, tree_fds, reply, is_ahead=False)
+            try:
+                container = self._make(key, plan, tree_fds, reply, is_ahead=False)
+            except NurseryGone:
+                container = self._make(key, plan, tree_fds, reply, is_ahead=False)
         if is_beside_others:
             self._depth = AHEAD_MAX
         # what stands on a snapshot is another one each time
@@ -177,6 +123,7 @@ class Births:
     def restart(
         self,
         container: Container,
+        key: str,
         plan: Message,
         tree_fds: Sequence[int],
         reply: socket.socket,
@@ -192,9 +139,10 @@ class Births:
         container.settle(is_ready=True)
         container.group.freeze(frozen=False)
         kept = container.rw_layer
-        start = init.Start(plan, tree_fds, reply, container.group, is_ahead=False)
-        control, process, rw_layer = self._bear(start, None if is_emptied else kept)
-        container.begin(control, process)
+        birth = self._bear(key, plan, tree_fds, reply, is_ahead=False)
+        rest = plan, tree_fds, container.group
+        process, rw_layer = self._complete(birth, *rest, None if is_emptied else kept)
+        container.begin(birth.control, process)
         if rw_layer is not kept:
             container.rw_layer, container.former_layer = rw_layer, kept
 
@@ -222,7 +170,7 @@ class Births:
         own, far = protocol.pair()
         with far:
             try:
-                container = self._make(plan, (), far, is_ahead=True)
+                container = self._make(key, plan, (), far, is_ahead=True)
             except OSError:
                 own.close()
                 self._forget(key)
@@ -230,10 +178,25 @@ class Births:
         self._ahead.append(Ahead(key, plan, container, own))
         return True
 
-    def discard_ahead(self) -> None:
-        """Kill the containers that nobody has asked for."""
+    def discard_all(self) -> None:
+        """Kill the containers that nobody has asked for, and give up those that are dead."""
         while self._ahead:
             self._discard(self._ahead.pop())
+        while self.dispose_one():
+            pass
+
+    def dispose_later(self, container: Container) -> None:
+        """Give up a dead container when nobody waits; those before it now, if there are many."""
+        while len(self._dead) >= DEAD_MAX:
+            self.dispose_one()
+        self._dead.append(container)
+
+    def dispose_one(self) -> bool:
+        """Give up a dead container; tell whether there was one."""
+        if not self._dead:
+            return False
+        self.dispose(self._dead.pop(0))
+        return True
 
     def dispose(self, container: Container) -> None:
         """Kill a container and give up all that is kept of it."""
@@ -288,49 +251,80 @@ class Births:
         self.dispose(ahead.container)
 
     def _make(
-        self, plan: Message, tree_fds: Sequence[int], reply: socket.socket, *, is_ahead: bool
+        self,
+        key: str,
+        plan: Message,
+        tree_fds: Sequence[int],
+        reply: socket.socket,
+        *,
+        is_ahead: bool,
     ) -> Container:
+        """Make a container: its cgroups and files while init, in the nursery, comes to life."""
         container_id = os.urandom(6).hex()
-        group = self._parent.create(container_id, plan["limits"])
+        birth = self._bear(key, plan, tree_fds, reply, is_ahead=is_ahead)
         try:
-            start = init.Start(plan, tree_fds, reply, group, is_ahead=is_ahead)
-            control, process, rw_layer = self._bear(start)
+            group = self._parent.create(container_id, plan["limits"])
+        except OSError:
+            birth.abandon()
+            raise
+        try:
+            process, rw_layer = self._complete(birth, plan, tree_fds, group)
         except OSError:
             self._remove(group)
             raise
-        return Container(container_id, control, group, rw_layer, process)
+        return Container(container_id, birth.control, group, rw_layer, process)
 
     def _bear(
-        self, start: init.Start, kept: RwLayer | None = None
-    ) -> tuple[socket.socket, tuple[int, int], RwLayer]:
-        """Start an init, on a new rw layer unless one is given.
+        self,
+        key: str,
+        plan: Message,
+        tree_fds: Sequence[int],
+        reply: socket.socket,
+        *,
+        is_ahead: bool,
+    ) -> Birth:
+        namespaces = plan["namespaces"]
+        if self._parent.clones_into_groups:
+            # from a cgroup namespace of its own, init could not clone a command into the group
+            # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
+            namespaces &= ~syscalls.CLONE_NEWCGROUP
+        message = {"key": key, "namespaces": namespaces, "is_ahead": is_ahead}
+        return self._nursery.bear(message, plan, [reply.fileno(), *tree_fds])
 
-        Returns the far end of its socket, its pid and pidfd, and the rw layer. The root file system
-        is made while init, which can do a few things without it, comes to life.
+    def _complete(
+        self,
+        birth: Birth,
+        plan: Message,
+        tree_fds: Sequence[int],
+        group: Group,
+        kept: RwLayer | None = None,
+    ) -> tuple[tuple[int, int], RwLayer]:
+        """Give an init its root file system, on a new rw layer unless one is given.
+
+        Returns its pid and pidfd, and the rw layer. After an error it is dead.
         """
-        own, start.control = protocol.pair()
         try:
-            with start.control:
-                process = _clone(start)
+            root = self._make_root(plan, tree_fds, kept)
+        except OSError:
+            birth.abandon()
+            raise
+        try:
+            process = birth.process()
             try:
-                _write_maps(start.plan, process[0])
-                root = self._make_root(start.plan, start.tree_fds, kept)
-                try:
-                    root.send(own)
-                except OSError:
-                    if root.rw_layer is not kept:
-                        root.rw_layer.close()
-                    raise
-                finally:
-                    root.close_start()
+                _write_maps(plan, process[0])
+                root.send(birth.control, group)
             except OSError:
-                kill_and_reap(process[0])
                 os.close(process[1])
+                kill_and_reap(process[0])
                 raise
         except OSError:
-            own.close()
+            birth.control.close()
+            if root.rw_layer is not kept:
+                root.rw_layer.close()
             raise
-        return own, process, root.rw_layer
+        finally:
+            root.close_start()
+        return process, root.rw_layer
 
     def _make_root(self, plan: Message, tree_fds: Sequence[int], kept: RwLayer | None) -> Root:
         if plan["host_tree"] >= 0 and tree_fds:
@@ -341,26 +335,6 @@ class Births:
         self._busy_groups = [group for group in [*self._busy_groups, group] if not group.remove()]
 
 
-def _clone(start: init.Start) -> tuple[int, int]:
-    """Fork an init into its namespaces; return its pid and pidfd."""
-    flags = start.plan["namespaces"]
-    if start.group.into_fd is not None:
-        # from a cgroup namespace of its own, init could not clone a command into the group
-        # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
-        flags &= ~syscalls.CLONE_NEWCGROUP
-    start.find_unneeded()
-    pid, pidfd = forks.fork(flags)
-    if pid == 0:
-        init.main(start)
-    return pid, pidfd
-
-
 def _write_maps(plan: Message, pid: int) -> None:
     for name in ("uid_map", "gid_map"):
-        namespaces.write_map_text(f"/proc/{pid}/{name}", plan[name])
-
-
-def kill_and_reap(pid: int) -> int:
-    """Kill an init; returns when its whole pid namespace is gone (pid_namespaces(7))."""
-    os.kill(pid, signal.SIGKILL)  # a child that is not reaped keeps its pid
-    return os.waitpid(pid, 0)[1]
+        write_map_text(f"/proc/{pid}/{name}", plan[name])

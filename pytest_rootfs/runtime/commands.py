@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_rootfs.kernel.cgroups import Group
+    from pytest_rootfs.kernel.cgroups_session import Entrances
     from pytest_rootfs.runtime.protocol import Message
 
 DEFAULTED = [signal.SIGPIPE, signal.SIGXFSZ]
@@ -108,7 +108,7 @@ class Stdio:
         self.given_fds.append(ours)
 
 
-def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, list[int]]:
+def spawn(message: Message, fds: list[int], group: Entrances) -> tuple[int, int, list[int]]:
     """Start a command; return its pid, its marker and the descriptors for pytest."""
     step = "user"
     try:
@@ -138,7 +138,7 @@ def spawn(message: Message, fds: list[int], group: Group) -> tuple[int, int, lis
     return pid, marker, stdio.given_fds
 
 
-def rehearse(message: Message, group: Group) -> None:
+def rehearse(message: Message, group: Entrances) -> None:
     """Do all of `spawn` but the fork, with a program that cannot exist."""
     user = users.find(message["user"])
     env = {"HOME": user.home, "USER": user.name, **message["env"]}
@@ -223,7 +223,7 @@ def _spawn_fast(
     program: str,
     env: dict[str, str],
     stdio: Stdio,
-    group: Group,
+    group: Entrances,
     user: users.User,
 ) -> tuple[int, int]:
     """Start a command by vfork; return its pid and marker."""
@@ -289,7 +289,7 @@ def _spawn_by_fork(
     program: str,
     env: dict[str, str],
     stdio: Stdio,
-    group: Group,
+    group: Entrances,
     user: users.User,
 ) -> tuple[int, int]:
     """Start any command; return its pid and marker, which the child itself reports."""
@@ -318,7 +318,7 @@ def _become(
     program: str,
     env: dict[str, str],
     stdio: Stdio,
-    group: Group,
+    group: Entrances,
     user: users.User,
     report_w: int,
 ) -> None:

@@ -15,13 +15,13 @@ import signal
 import socket
 
 from pytest_rootfs.kernel import forks, inside, syscalls
+from pytest_rootfs.kernel.cgroups_session import Entrances
 from pytest_rootfs.runtime import commands, files, processes, protocol, root_trees
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_rootfs.kernel.cgroups import Group
     from pytest_rootfs.runtime.protocol import Message
 
 SIGCHLD_BIT = 1 << (signal.SIGCHLD - 1)
@@ -52,81 +52,66 @@ class Start:
         "overlay_fd",
         "plan",
         "reply",
+        "step",
         "tree_fds",
         "trees",
-        "unneeded_fds",
     )
 
-    control: socket.socket
-
-    def __init__(
-        self,
-        plan: Message,
-        tree_fds: Sequence[int],
-        reply: socket.socket,
-        group: Group,
-        *,
-        is_ahead: bool,
-    ) -> None:
+    def __init__(self, plan: Message, fds: Sequence[int], *, is_ahead: bool) -> None:
+        """Take the descriptors of the socket, of who waits, and of the trees of the call."""
         self.is_ahead = is_ahead
         """Whether nobody waits for the container yet."""
         self.plan = plan
-        self.reply = reply
-        self.tree_fds = tree_fds
-        self.group = group
+        self.step = "start"
+        self.control = protocol.end_of(fds[0])
+        self.reply = protocol.end_of(fds[1])
+        self.tree_fds = fds[2:]
+        self.group = Entrances()
         self.overlay_fd = -1
         self.trees: list[tuple[int, str]] = []
         """What is attached below the overlay: descriptors and paths."""
-        self.unneeded_fds: list[tuple[int, int]] = []
-        """The first and the end of each range of descriptors that come with the fork in vain."""
-
-    def find_unneeded(self) -> None:
-        """Find out, before the fork, what the init shall close."""
-        fds = [0, 1, 2, self.control.fileno(), self.reply.fileno(), *self.tree_fds, *_signal_fds]
-        fds += commands.needed_fds()
-        group = self.group
-        fds += [*group.init_tasks, *group.command_tasks, *group.leave_tasks]
-        if group.into_fd is not None:
-            fds.append(group.into_fd)
-        self.unneeded_fds = _gaps_between(fds)
 
     def await_root(self) -> None:
         """Wait for the root file system; once it is there, the id maps are written, too."""
         root = root_trees.receive(self.control)
         if root is None:
             os._exit(1)  # the spawner was killed, or could not make it and says so
-        self.overlay_fd, self.trees = root
+        self.overlay_fd, self.trees, self.group = root
+
+    def carry_out(self, part: str) -> None:
+        """Carry out the steps of `init` or `late`; `step` names the one that raises OSError."""
+        for step, function, arguments in self.plan[part]:
+            self.step = step
+            function(self, *arguments)
+
+    def tell_ready(self) -> None:
+        """Tell whoever waits that the container has started."""
+        self.reply.send(protocol.READY)
+        self.reply.close()
 
     def close_root(self) -> None:
         """Close what has been attached."""
         protocol.close_all([self.overlay_fd, *(fd for fd, _ in self.trees)])
 
 
-def _gaps_between(fds: list[int]) -> list[tuple[int, int]]:
-    gaps = []
-    first = 0
-    for fd in sorted(fds):
-        if first < fd:
-            gaps.append((first, fd))
+def close_others(*fds: int) -> None:
+    """Close, in the nursery, all descriptors but those given and what every init needs."""
+    first = 3
+    for fd in sorted([*fds, *_signal_fds, *commands.needed_fds()]):
+        os.closerange(first, fd)
         first = fd + 1
-    return [*gaps, (first, 1 << 20)]
+    os.closerange(first, 1 << 20)
 
 
 def main(start: Start) -> None:
     """Become the container; never returns."""
-    step = "start"
     try:
-        for first, end in start.unneeded_fds:
-            os.closerange(first, end)
-        for step, function, arguments in start.plan["init"]:  # noqa: B007  an error names it
-            function(start, *arguments)
+        start.carry_out("init")
         start.close_root()
         protocol.close_all(start.tree_fds)
-        start.reply.send(protocol.READY)
-        start.reply.close()
+        start.tell_ready()
         # pytest goes on from here; what no command may run without comes before the first request
-        for step, function, arguments in start.plan["late"]:  # noqa: B007  an error names it
-            function(start, *arguments)
+        start.carry_out("late")
         agent = Init(start.control, start.group)
         if start.is_ahead and not agent.is_asked_within(REHEARSING_AFTER_MS):
             try:
@@ -135,9 +120,11 @@ def main(start: Start) -> None:
                 pass  # what is wrong here, the first command will say
         agent.serve()
     except OSError as error:
-        _report(start, protocol.error_frame(error, step))
+        _report(start, protocol.error_frame(error, start.step))
     except BaseException as error:  # noqa: BLE001  a defect of ours: pytest must hear of it
-        _report(start, {"error": {"step": step, "errno": 0, "text": repr(error), "subject": ""}})
+        _report(
+            start, {"error": {"step": start.step, "errno": 0, "text": repr(error), "subject": ""}}
+        )
     finally:
         os._exit(1)
 
@@ -152,7 +139,7 @@ def _report(start: Start, message: Message) -> None:
 class Init:
     """The agent's loop and what it remembers of running commands."""
 
-    def __init__(self, control: socket.socket, group: Group) -> None:
+    def __init__(self, control: socket.socket, group: Entrances) -> None:
         self._control = control
         self._group = group
         self._poller = select.poll()

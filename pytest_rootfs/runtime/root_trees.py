@@ -12,6 +12,7 @@ import os
 from contextlib import contextmanager
 
 from pytest_rootfs.kernel import mounts
+from pytest_rootfs.kernel.cgroups_session import Entrances
 from pytest_rootfs.runtime import init_layer, protocol
 from pytest_rootfs.runtime.host_views import HostView
 from pytest_rootfs.runtime.init_layer import FOLDER_FLAGS
@@ -49,10 +50,11 @@ class Root:
         """What is attached below the overlay: descriptors and paths."""
         return [] if self.host_view is None else self.host_view.trees
 
-    def send(self, peer: socket.socket) -> None:
-        """Give an init what it attaches."""
+    def send(self, peer: socket.socket, entrances: Entrances) -> None:
+        """Give an init what it attaches, and the ways into its control group."""
         trees = self.trees
-        protocol.send(peer, {"trees": len(trees)}, [self.overlay_fd])
+        counts, fds = entrances.packed()
+        protocol.send(peer, {"trees": len(trees), "entrances": counts}, [self.overlay_fd, *fds])
         for first in range(0, len(trees), TREES_A_FRAME):
             part = trees[first : first + TREES_A_FRAME]
             protocol.send(peer, {"paths": [path for _, path in part]}, [fd for fd, _ in part])
@@ -64,8 +66,8 @@ class Root:
             self.host_view.close()
 
 
-def receive(peer: socket.socket) -> tuple[int, list[tuple[int, str]]] | None:
-    """Return what a root file system has sent: the overlay and the trees below it.
+def receive(peer: socket.socket) -> tuple[int, list[tuple[int, str]], Entrances] | None:
+    """Return what `Root.send` has sent: the overlay, the trees below it, and the entrances.
 
     None when whoever should have sent it is gone.
     """
@@ -73,13 +75,14 @@ def receive(peer: socket.socket) -> tuple[int, list[tuple[int, str]]] | None:
     if message is None:
         return None
     overlay_fd = fds[0]
+    entrances = Entrances.unpacked(message["entrances"], fds[1:])
     trees: list[tuple[int, str]] = []
     while len(trees) < message["trees"]:
         part, fds = protocol.receive(peer)
         if part is None:
             return None
         trees += zip(fds, part["paths"], strict=True)
-    return overlay_fd, trees
+    return overlay_fd, trees, entrances
 
 
 class RootTrees:

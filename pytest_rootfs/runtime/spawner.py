@@ -18,9 +18,11 @@ import socket
 import sys
 
 from pytest_rootfs.kernel import mounts, namespaces, syscalls
-from pytest_rootfs.runtime import init, protocol, steps
-from pytest_rootfs.runtime.births import Births, Container, MountRefused
+from pytest_rootfs.runtime import init, protocol
+from pytest_rootfs.runtime.births import Births, MountRefused
+from pytest_rootfs.runtime.nursery import Nursery
 from pytest_rootfs.runtime.root_trees import RootTrees
+from pytest_rootfs.runtime.spawned import Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +61,9 @@ def main(
     except OSError as error:
         _refuse(control, error)
     _freeze_imports()
-    Spawner(control, Births(trees, parent), makes_ahead=makes_ahead).serve()
+    nursery = Nursery()
+    nursery.begin()
+    Spawner(control, Births(trees, parent, nursery), makes_ahead=makes_ahead).serve()
     os._exit(0)
 
 
@@ -144,7 +148,7 @@ class Spawner:
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         while True:
-            while self._makes_ahead and not poller.poll(0) and self._make_ahead():
+            while not poller.poll(0) and self._do_in_quiet():
                 pass
             message, fds = protocol.receive(self._control)
             if message is None:
@@ -157,12 +161,16 @@ class Spawner:
             finally:
                 reply.close()
                 protocol.close_all(fds[1:])
-        self._births.discard_ahead()
+        self._births.discard_all()
         for container in self._containers.values():
             container.end()
 
-    def _make_ahead(self) -> bool:
-        """Make one more container ahead; tell whether that made sense."""
+    def _do_in_quiet(self) -> bool:
+        """Do one thing that nobody waits for: remove a container or make one ahead; tell if so."""
+        if self._births.dispose_one():
+            return True
+        if not self._makes_ahead:
+            return False
         key = self._births.next_key()
         return key in self._plans and self._births.make_ahead(key, self._plans[key])
 
@@ -173,8 +181,6 @@ class Spawner:
         if len(self._plans) >= KEPT_PLANS:
             self._plans.clear()
         plan = message["plan"]
-        for part in ("init", "late"):
-            plan[part] = steps.prepare(plan[part])
         for name in ("uid_map", "gid_map"):
             plan[name] = namespaces.map_text(plan[name])
         self._plans[message["key"]] = plan
@@ -205,7 +211,8 @@ class Spawner:
         if plan is None:
             protocol.send(reply, {"unknown_plan": True})
             return
-        self._births.restart(container, plan, fds, reply, is_emptied=message["is_emptied"])
+        is_emptied = message["is_emptied"]
+        self._births.restart(container, message["plan"], plan, fds, reply, is_emptied=is_emptied)
         _hand_over(container, reply, {})
 
     def _settle(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
@@ -220,12 +227,12 @@ class Spawner:
         """Kill every process of a container; its rw layer stays until it is released.
 
         Whoever asked goes on when all are dead. What they leave, folders of cgroups and memory, is
-        removed while nobody waits, and before the next call, so that it cannot pile up.
+        removed when nobody waits.
         """
         self._find(message).end()
         protocol.send(reply, {})
         if message["release"]:
-            self._births.dispose(self._containers.pop(message["id"]))
+            self._births.dispose_later(self._containers.pop(message["id"]))
 
     def _release(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from features import needs
 from polling import wait_until
-from process_table import children_of, is_alive, parent_of
+from process_table import inits_of, is_alive, nursery_of, parent_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerError
@@ -36,8 +36,8 @@ def spawner_of(engine: Engine) -> int:
 
 
 def wait_for_ahead(spawner: int, count: int) -> set[int]:
-    wait_until(lambda: len(children_of(spawner)) == count)
-    return set(children_of(spawner))
+    wait_until(lambda: len(inits_of(spawner)) == count)
+    return set(inits_of(spawner))
 
 
 def wait_for_one_ahead(spawner: int) -> int:
@@ -85,7 +85,29 @@ def test_other_limits_make_another_container(ahead: Engine) -> None:
     with ahead.start("minimal", options=ContainerOptions(disk=1 << 20)) as container:
         assert container.pid != waiting
         assert container.run("dd if=/dev/zero of=/f bs=1M count=2", check=False).returncode == 1
-        assert waiting not in children_of(spawner)
+        assert waiting not in inits_of(spawner)
+
+
+def test_killed_nursery_is_replaced(ahead: Engine) -> None:
+    spawner, waiting = one_ahead(ahead)
+    killed = nursery_of(spawner)
+
+    os.kill(killed, signal.SIGKILL)
+
+    with ahead.start("minimal") as container:
+        assert container.pid == waiting
+    with ahead.start("scratch"), ahead.start("minimal") as container:
+        assert container.run("echo alive").stdout == "alive\n"
+    assert nursery_of(spawner) != killed
+
+
+def test_dying_nursery_costs_no_container(engine: Engine) -> None:
+    spawner = spawner_of(engine)
+
+    for _ in range(20):
+        os.kill(nursery_of(spawner), signal.SIGKILL)  # the spawner may notice it at any moment
+        with engine.start("minimal") as container:
+            assert inits_of(spawner) == [container.pid]
 
 
 def test_killed_waiting_container_is_made_anew(ahead: Engine) -> None:
@@ -181,4 +203,4 @@ def test_container_made_on_demand_when_switched_off(engine: Engine) -> None:
         engine.start("minimal").close()
 
     with engine.start("minimal") as container:
-        assert children_of(spawner) == [container.pid]
+        assert inits_of(spawner) == [container.pid]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from features import needs
 from polling import becomes_true, wait_until
-from process_table import children_of, is_alive, only_child_of
+from process_table import children_of, is_alive, nursery_of, only_child_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied, ContainerError
@@ -69,7 +69,8 @@ class Traced:
         self.spawner = only_child_of(self.warden)
         inject = f"inject={call}:signal=KILL:when={when}"
         argv = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject]
-        self.strace = subprocess.Popen([*argv, "-p", str(self.spawner)])
+        pids = "-p", str(self.spawner), "-p", str(nursery_of(self.spawner))
+        self.strace = subprocess.Popen([*argv, *pids])
         wait_until(self._is_traced)
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -96,8 +97,9 @@ class Traced:
         self.strace.wait(GONE_S)
 
     def _is_traced(self) -> bool:
-        status = Path(f"/proc/{self.spawner}/status").read_text()
-        return f"TracerPid:\t{self.strace.pid}\n" in status
+        traced = f"TracerPid:\t{self.strace.pid}\n"
+        pids = self.spawner, nursery_of(self.spawner)
+        return all(traced in Path(f"/proc/{pid}/status").read_text() for pid in pids)
 
 
 @pytest.fixture

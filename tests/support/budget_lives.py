@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from process_table import children_of, descendants_of, only_child_of, stat_fields
+from process_table import children_of, descendants_of, nursery_of, only_child_of, stat_fields
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.runtime import ids
@@ -36,6 +36,7 @@ class Life:
         warden = engine.session._process.pid
         self._spawner = only_child_of(warden)
         self.roles = {os.getpid(): "pytest", warden: "warden", self._spawner: "spawner"}
+        self.roles[nursery_of(self._spawner)] = "nursery"
         self.looks: list[dict[int, tuple[int, int]]] = []
 
     def live(self) -> None:

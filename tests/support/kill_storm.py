@@ -1,8 +1,9 @@
 """Kill processes of running pytest sessions at random moments; tell what was left or went wrong.
 
 `python tests/support/kill_storm.py --kills 1000 [--seed N]`: each session runs container tests
-without end. Inits, commands, spawners and wardens are killed in it, and the tests must go on. At
-last pytest itself is killed, or interrupted as by Ctrl-C, and all must be gone within a second.
+without end. Inits, commands, nurseries, spawners and wardens are killed in it, and the tests must
+go on. At last pytest itself is killed, or interrupted as by Ctrl-C, and all must be gone within a
+second.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from polling import becomes_true
-from process_table import children_of, descendants_of, is_alive
+from process_table import children_of, depth_of, descendants_of, is_alive
 
 GONE_S = 1.0
 GOES_ON_S = 20.0
@@ -31,7 +32,7 @@ MOMENT_S = 0.02
 
 KILLS_A_SESSION = 12
 PR_SET_CHILD_SUBREAPER = 36
-VICTIMS = ("init", "command", "spawner", "warden")
+VICTIMS = ("init", "command", "nursery", "spawner", "warden")
 ENDS = (signal.SIGKILL, signal.SIGINT)
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -98,10 +99,14 @@ class StormSession:
         return 0
 
     def tree(self) -> dict[str, list[int]]:
-        """Return who lives now: wardens, spawners, inits and commands, by name."""
+        """Return who lives now: wardens, spawners, their nurseries, inits and commands, by name."""
         levels, parents = {}, [self._process.pid]
         for name in ("warden", "spawner", "init", "command"):
             parents = [child for pid in parents for child in children_of(pid) if is_alive(child)]
+            if name == "init":
+                inits = [pid for pid in parents if depth_of(pid) > depth_of(os.getpid())]
+                levels["nursery"] = [pid for pid in parents if pid not in inits]
+                parents = inits
             levels[name] = parents
         self.wardens.update(levels["warden"])
         return levels

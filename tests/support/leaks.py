@@ -135,7 +135,7 @@ def _is_ours(process: Process) -> bool:
 
 
 def _session_engine(table: dict[int, Process]) -> tuple[int, ...]:
-    """Return the pids of the oldest living warden that this process started, and its spawner."""
+    """Return the pids of our oldest living warden, its spawner and the nursery of that."""
     wardens = [
         process.pid
         for process in table.values()
@@ -147,7 +147,10 @@ def _session_engine(table: dict[int, Process]) -> tuple[int, ...]:
     own_depth = table[os.getpid()].depth
     children = [x for x in table.values() if x.parent == warden and x.depth == own_depth]
     spawner = min(children, key=lambda child: int(child.started), default=None)
-    return (warden,) if spawner is None else (warden, spawner.pid)
+    if spawner is None:
+        return (warden,)
+    below = [x.pid for x in table.values() if x.parent == spawner.pid and x.depth == own_depth]
+    return (warden, spawner.pid, *below)
 
 
 def _strays(table: dict[int, Process], engine: tuple[int, ...]) -> dict[tuple[int, str], Process]:

@@ -36,6 +36,26 @@ def only_child_of(pid: int) -> int:
     return child
 
 
+def inits_of(spawner: int) -> list[int]:
+    """Return the children of a spawner that are process 1 of a container."""
+    return [child for child in children_of(spawner) if depth_of(child) > depth_of(spawner)]
+
+
+def nursery_of(spawner: int) -> int:
+    """Return the child of a spawner in which its inits are born."""
+    (pid,) = filter(is_alive, set(children_of(spawner)) - set(inits_of(spawner)))
+    return pid
+
+
+def depth_of(pid: int) -> int:
+    """Return in how many pid namespaces a process is, none if it is gone; proc_pid_status(5)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((len(line.split()) for line in lines if line.startswith("NSpid:")), 0)
+
+
 def descendants_of(pid: int) -> list[int]:
     """Return the children of a process, and theirs, zombies included."""
     children = children_of(pid)
