@@ -34,7 +34,8 @@ pytestmark = needs("userns")
 def podman(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Call podman on a storage of its own."""
     short = tempfile.mkdtemp(prefix="pod", dir="/tmp")  # podman refuses long names of runroot
-    storage = ["--root", f"{short}/root", "--runroot", f"{short}/run"]
+    # the last is not in the storage by default, but shared: two resets at once disturb each other
+    storage = ["--root", f"{short}/root", "--runroot", f"{short}/run", "--tmpdir", f"{short}/tmp"]
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)}
 
     def call_podman(*words: str) -> str:
