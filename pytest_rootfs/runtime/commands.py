@@ -149,7 +149,8 @@ def rehearse(message: Message, group: Entrances) -> None:
         pass  # as meant
     stdio = _open_stdio(message, [], user)
     try:
-        _spawn_fast(message, "\0", env, stdio, group, user)
+        # in a namespace of its own, on cgroup v2, init could clone no command into the group
+        _spawn_fast(message, "\0", env, stdio, group, user, namespaces=0)
     except ValueError:
         pass  # refused before it forks: the first command shall still be process 2
     finally:
@@ -225,10 +226,12 @@ def _spawn_fast(
     stdio: Stdio,
     group: Entrances,
     user: users.User,
+    *,
+    namespaces: int = syscalls.CLONE_NEWCGROUP,
 ) -> tuple[int, int]:
     """Start a command by vfork; return its pid and marker."""
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio.child_fds)]
-    syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    syscalls.unshare(namespaces)
     marker = processes.marker_of("self")
     limits = _limit_files()
     step = "user"

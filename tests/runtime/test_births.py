@@ -101,6 +101,15 @@ def test_killed_nursery_is_replaced(ahead: Engine) -> None:
     assert nursery_of(spawner) != killed
 
 
+@needs("root")
+def test_rehearsal_enters_no_namespace(ahead: Engine) -> None:
+    spawner, _ = one_ahead(ahead)
+
+    places = [os.readlink(f"/proc/{pid}/ns/cgroup") for pid in (spawner, nursery_of(spawner))]
+
+    assert places[0] == places[1]  # on cgroup v2, no command could enter its group from another
+
+
 def test_dying_nursery_costs_no_container(engine: Engine) -> None:
     spawner = spawner_of(engine)
 
