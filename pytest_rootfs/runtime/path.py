@@ -174,7 +174,7 @@ class ContainerPath(PathNames):
         except FileNotFoundError:
             if not parents or self._path.parent == self._path:
                 raise
-            self.parent.mkdir(parents=True, exist_ok=True)
+            self._make_parents()
             self.mkdir(mode, exist_ok=exist_ok)
         except FileExistsError:
             if not exist_ok or not self.is_dir():
@@ -274,10 +274,22 @@ class ContainerPath(PathNames):
         """Yield what matches a pattern anywhere below."""
         yield from self._matches(("**", *PurePosixPath(pattern).parts), set())
 
+    def _make_parents(self) -> None:
+        """Create the folders above that are missing; a path may have more than Python recurses."""
+        missing = []
+        for folder in self.parents:
+            try:
+                folder.mkdir(exist_ok=True)
+                break
+            except FileNotFoundError:
+                missing.append(folder)
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+
     def _matches(self, parts: tuple[str, ...], seen: set[str]) -> Iterator[ContainerPath]:
         head, rest = parts[0], parts[1:]
         if head == "**":
-            for folder in [self, *self._folders_below()]:
+            for folder in [*self._folders()]:
                 if not rest:
                     found: Iterator[ContainerPath] = iter([folder])
                 else:
@@ -299,12 +311,16 @@ class ContainerPath(PathNames):
             return [entry] if entry._mode(follow=False) is not None else []
         return [self / name for name in self._names_or_none() if fnmatchcase(name, pattern)]
 
-    def _folders_below(self) -> Iterator[ContainerPath]:
-        for name in self._names_or_none():
-            entry = self / name
-            if stat.S_ISDIR(entry._mode(follow=False) or 0):
-                yield entry
-                yield from entry._folders_below()
+    def _folders(self) -> Iterator[ContainerPath]:
+        """Yield this folder and all below, each before its own; a tree may be of any depth."""
+        todo = [self]
+        while todo:
+            folder = todo.pop()
+            yield folder
+            entries = [folder / name for name in folder._names_or_none()]
+            todo += [
+                entry for entry in reversed(entries) if stat.S_ISDIR(entry._mode(follow=False) or 0)
+            ]
 
     def _names_or_none(self) -> list[str]:
         try:

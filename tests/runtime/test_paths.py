@@ -237,6 +237,16 @@ def test_mkdir_makes_parents(folder: ContainerPath) -> None:
     assert (folder / "a/b/c").is_dir()
 
 
+@pytest.mark.slow
+def test_tree_may_be_deeper_than_python_recurses(folder: ContainerPath) -> None:
+    deepest = folder.joinpath(*"d" * 1100)
+
+    deepest.mkdir(parents=True)
+
+    assert deepest.is_dir()
+    assert [*folder.rglob("*")][-1] == deepest
+
+
 def test_rmdir_needs_an_empty_folder(folder: ContainerPath) -> None:
     (folder / "file").touch()
 
