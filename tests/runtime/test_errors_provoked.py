@@ -315,6 +315,20 @@ def test_refused_call_explains_itself() -> None:
     assert str(error.detail).startswith("unshare")
 
 
+@pytest.mark.parametrize(
+    ("number", "is_filtered"),
+    [(errno.EPERM, True), (errno.ENOSYS, True), (errno.EINVAL, False), (errno.EFAULT, False)],
+)
+def test_only_a_denial_is_blamed_on_a_filter(number: int, is_filtered: bool) -> None:  # noqa: FBT001  a parameter
+    refused = step("set_hostname", number, "sethostname name")
+
+    error = starts.refused(refused, {"init": []})
+
+    assert ("a seccomp filter" in error.what) is is_filtered
+    assert is_filtered or error.what.endswith(f"sethostname name: {os.strerror(number)}")
+    assert_well_formed(error)
+
+
 def test_other_refusal_of_a_start_is_well_formed() -> None:
     assert_well_formed(session._no_session(step("start", errno.EIO, "/")))
 
