@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +65,8 @@ class Life:
         self._watch = watch
         self._commands = commands
         self._has_rw_layer = True
+        self._owner_pid = os.getpid()
+        """A fork of this process inherits the container, and does not end it."""
         self._death: ContainerDied | None = None
         self._changing = threading.Lock()
         """Held while the container is killed, restarted or closed."""
@@ -192,6 +195,8 @@ class Life:
             was_alive = self.state == "alive"
             self.state, self.is_frozen = "closed", False
             try:
+                if os.getpid() != self._owner_pid:
+                    return  # what follows closes the descriptors that this process has inherited
                 if was_alive:
                     self.home.kill(self.container, release=not retain)
                 elif not retain:
@@ -204,7 +209,8 @@ class Life:
         """Give up the rw layer of a closed container. Idempotent."""
         if self.state == "closed" and self._has_rw_layer:
             self._has_rw_layer = False
-            self.home.release(self.container)
+            if os.getpid() == self._owner_pid:
+                self.home.release(self.container)
 
     def died(self) -> ContainerDied:
         """Find out why the container does not answer."""

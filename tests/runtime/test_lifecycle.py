@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,57 @@ def test_close_ends_everything(container: Container) -> None:
 
     assert not Path(f"/proc/{container.pid}").exists()
     assert container.is_closed
+
+
+def in_a_fork(act: Callable[[], None]) -> None:
+    """Act in a fork of this process, as multiprocessing makes them; fail if that does not work."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            act()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_fork_of_pytest_ends_no_container(container: Container) -> None:
+    in_a_fork(container.close)
+
+    assert container.run(["echo", "alive"]).stdout == "alive\n"
+
+
+def test_fork_of_pytest_gives_up_no_rw_layer(container: Container) -> None:
+    container.path("/new").touch()
+    container.retain = True
+    container.close()
+
+    in_a_fork(container.release)
+    changes = container.changes()
+    container.release()
+
+    assert changes == {"/new": "added"}
+
+
+def test_fork_of_pytest_ends_containers_of_its_own(start: Start) -> None:
+    def start_and_close() -> None:
+        own = start()
+        own.close()
+        assert not Path(f"/proc/{own.pid}").exists()
+
+    in_a_fork(start_and_close)
+
+
+@pytest.mark.slow
+def test_fork_of_pytest_ends_no_engine(tmp_path: Path) -> None:
+    engine = Engine(EngineSettings(store=tmp_path / "store"), warn=print)
+    with closing(engine), engine.start("minimal") as container:
+        in_a_fork(engine.close)
+
+        assert container.run(["echo", "alive"]).stdout == "alive\n"
+        with engine.start("minimal") as another:
+            assert another.run(["true"]).returncode == 0
 
 
 def test_close_is_idempotent(container: Container) -> None:
