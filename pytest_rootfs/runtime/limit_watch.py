@@ -112,9 +112,8 @@ def _used_up(size_bytes: int, free_bytes: int, free_files: int) -> str:
 
 def full_spaces(agent: Agent, options: ContainerOptions) -> list[str]:
     """Say which tmpfs of a container have no room left; of a dead one there is nothing to say."""
-    sizes = {tmpfs.target: tmpfs.size_bytes for tmpfs in options.tmpfs or ()}
     full: list[str] = []
-    for path, size_bytes in {**sizes, "/dev/shm": SHM_BYTES}.items():
+    for path, size_bytes in _tmpfs_sizes(options).items():
         flags = os.O_RDONLY | os.O_DIRECTORY
         for fd in agent.given({"op": "open", "path": path, "flags": flags, "mode": 0}):
             space = os.fstatvfs(fd)
@@ -124,11 +123,16 @@ def full_spaces(agent: Agent, options: ContainerOptions) -> list[str]:
     return full
 
 
+def _tmpfs_sizes(options: ContainerOptions) -> dict[str, int]:
+    sizes = {tmpfs.target: tmpfs.size_bytes for tmpfs in options.tmpfs or ()}
+    return {**sizes, "/dev/shm": SHM_BYTES}
+
+
 def space_note(limits: Limits, options: ContainerOptions, path: str) -> str:
     """Say which limit a path is under whose file system is full."""
-    for tmpfs in options.tmpfs or ():
-        if f"{path}/".startswith(f"{tmpfs.target.rstrip('/')}/"):
-            return f"limit {settings.shown_size(tmpfs.size_bytes)} of tmpfs {tmpfs.target}"
+    for target, size_bytes in _tmpfs_sizes(options).items():
+        if f"{path}/".startswith(f"{target.rstrip('/')}/"):
+            return f"limit {settings.shown_size(size_bytes)} of tmpfs {target}"
     if any(f"{path}/".startswith(f"{mount.target.rstrip('/')}/") for mount in options.mounts or ()):
         return "of the host"
     if limits.disk is None:

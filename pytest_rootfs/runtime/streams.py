@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import select
+import stat
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -158,7 +159,10 @@ def open_writable(
 
 
 class _LimitedFile(io.FileIO):
-    """A file that names itself when its file system is full: write(2) knows no name."""
+    """A file that names itself when its file system is full: write(2) knows no name.
+
+    A device may say the same of itself, as /dev/full does (full(4)): no limit is to blame for it.
+    """
 
     def __init__(self, fd: int, mode: str, no_space: Callable[[OSError], OSError]) -> None:
         super().__init__(fd, mode)
@@ -168,6 +172,6 @@ class _LimitedFile(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno != errno.ENOSPC or not stat.S_ISREG(os.fstat(self.fileno()).st_mode):
                 raise
             raise self._no_space(error) from None

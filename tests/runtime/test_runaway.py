@@ -175,6 +175,27 @@ def test_disk_bomb_meets_the_limit_of_its_place(
     assert answers(container)
 
 
+def test_full_device_is_no_limit(start: Start) -> None:
+    container = start(disk="8M")
+
+    error = failure(container, "echo x > /dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        container.path("/dev/full").write_text("x")
+
+    assert error.what.endswith("failed with exit status 1")
+    assert "limit" not in str(caught.value)
+    assert container.limits_hit() == []
+
+
+def test_full_shared_memory_is_named(start: Start) -> None:
+    container = start(disk="8M")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        container.path("/dev/shm/x").write_bytes(b"x" * 65 * MIB)
+
+    assert "(limit 64.0 MiB of tmpfs /dev/shm)" in str(caught.value)
+
+
 def test_too_many_empty_files_meet_the_disk_limit(start: Start) -> None:
     container = start(disk="8M")
 
