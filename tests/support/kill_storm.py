@@ -135,8 +135,7 @@ class StormSession:
         gone = becomes_true(lambda: not orphans(), GONE_S)
         if not gone:
             problems += [f"left after {number.name}: {described(pid)}" for pid in orphans()]
-            for pid in orphans():
-                os.kill(pid, signal.SIGKILL)
+            kill(orphans())
         return problems
 
     def _disorderly(self) -> list[str]:
@@ -168,6 +167,13 @@ def orphans() -> list[int]:
     return [pid for pid in descendants_of(os.getpid()) if is_alive(pid)]
 
 
+def kill(pids: list[int]) -> None:
+    """Kill these processes, of which some may have ended."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def described(pid: int) -> str:
     with suppress(OSError):
         waits = Path(f"/proc/{pid}/wchan").read_text()
@@ -186,9 +192,34 @@ def groups_of(wardens: set[int]) -> list[str]:
     ]
 
 
+class TooLong(Exception):
+    """The storm is not over in its time."""
+
+
+def limited_storm(folder: Path, kills: int, seed: int, limit_s: int) -> list[str]:
+    """Storm for so long at most; whatever happens, nothing that was started runs on."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def give_up(*_: object) -> None:
+        raise TooLong
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.signal(signal.SIGTERM, give_up)
+    signal.alarm(limit_s)
+    try:
+        return storm(folder, kills, seed)
+    except TooLong:
+        return [f"the storm was ended before its time, or after {limit_s} s"]
+    finally:
+        signal.alarm(0)
+        kill(children_of(os.getpid()))  # pytest alone: its warden then removes what it has made
+        if not becomes_true(lambda: not orphans(), GONE_S):
+            kill(orphans())
+            becomes_true(lambda: not orphans(), GONE_S)
+
+
 def storm(folder: Path, kills: int, seed: int) -> list[str]:
     """Kill that often, and print how far it is; return every problem as a line."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     random.seed(seed)
     problems: list[str] = []
     wardens: set[int] = set()
@@ -234,12 +265,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--limit-s", type=int, default=0, help="give up then; 0: never")
     options = parser.parse_args(arguments)
     sys.stdout.write(f"seed {options.seed}\n")
     # a shell ignores it for what it starts in the background, and so would pytest
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="kill-storm-"))
-    problems = storm(folder, options.kills, options.seed)
+    problems = limited_storm(folder, options.kills, options.seed, options.limit_s)
     shutil.rmtree(folder, ignore_errors=True)  # layers may have files of subordinate ids
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     return bool(problems)
