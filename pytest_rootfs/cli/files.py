@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rootfs.cli.output import CHANGE_LETTERS, print_json, print_table
+from pytest_rootfs.cli.output import CHANGE_LETTERS, note, print_json, print_table
 from pytest_rootfs.cli.sessions import failed_container
 from pytest_rootfs.cli.verbs import NotFound, UsageError, Verb, add_container, add_failure, add_json
 from pytest_rootfs.errors import RootfsError
@@ -22,6 +22,9 @@ from pytest_rootfs.errors import RootfsError
 if TYPE_CHECKING:
     from pytest_rootfs.failures import KeptContainer
     from pytest_rootfs.runtime.path import ContainerPath
+
+NAMED = 5
+"""How many of the files that a copy has left out are named."""
 
 
 def _configure_ls(parser: argparse.ArgumentParser) -> None:
@@ -118,12 +121,31 @@ def _configure_cp(parser: argparse.ArgumentParser) -> None:
 
 
 def _cp(args: argparse.Namespace) -> int:
+    from pytest_rootfs.runtime import copying  # noqa: PLC0415  with the engine only
+
     args.failure, name = _split_source(args.source)
     with failed_container(args, user="root") as (_, kept, container):
         path = container.path(_absolute(kept, name))
         _require(path, name)
-        container.copy_out(str(path), args.target)
+        left_out = copying.LeftOut(path)
+        target = copying.host_path(args.target)
+        copying.copy_out(path, target, into=args.target.endswith("/"), leaves_out=left_out)
+    if left_out.kernel_folders:
+        note(f"{', '.join(left_out.kernel_folders)} left out: the kernel fills them, not the image")
+    if left_out.special_files:
+        raise RootfsError(
+            _sentence(left_out.special_files),
+            hint=f"see them where they are, the rest is copied: pytest-rootfs shell {args.failure}",
+        )
     return 0
+
+
+def _sentence(left_out: list[str]) -> str:
+    """Say which special files were left out, the first few by name."""
+    more = len(left_out) - NAMED
+    others = f" and {more} more" if more > 0 else ""
+    named = ", ".join(left_out[:NAMED])
+    return f"{named}{others} left out: only files, folders and symlinks can be copied"
 
 
 def _split_source(source: str) -> tuple[str, str]:
@@ -162,7 +184,9 @@ VERBS = {
         examples=("cat last /etc/passwd",),
     ),
     "cp": Verb(
-        description="Copy a file or folder out of the failed container.",
+        description="Copy a file or folder out of the failed container.\n"
+        "Devices, sockets and named pipes are left out and told at the end, with exit status 1;\n"
+        "of all of / also /dev, /proc and /sys, as the kernel fills them.",
         configure=_configure_cp,
         act=_cp,
         examples=("cp last:/var/log .", "cp test_install:/etc/app.conf app.conf.failed"),

@@ -6,11 +6,14 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_rootfs.runtime.path import ContainerPath
 
 CHUNK_BYTES = 1 << 20
+KERNEL_FOLDERS = ("/dev", "/proc", "/sys")
+ONLY = "only files, folders and symlinks can be copied"
 
 
 def host_path(path: str | os.PathLike[str]) -> Path:
@@ -50,43 +53,87 @@ def _copy_in(source: Path, target: ContainerPath) -> None:
             shutil.copyfileobj(reader, writer, CHUNK_BYTES)
         target.chmod(stat.S_IMODE(status.st_mode))
     else:
-        raise OSError(errno.EINVAL, "only files, folders and symlinks can be copied", str(source))
+        raise OSError(errno.EINVAL, ONLY, str(source))
 
 
-def copy_out(source: ContainerPath, target: Path, *, into: bool) -> None:
+def refuse_special(path: ContainerPath, mode: int) -> bool:
+    """Leave nothing out; raise for what cannot be copied."""
+    if _is_special(mode):
+        raise OSError(errno.EINVAL, ONLY, str(path))
+    return False
+
+
+class LeftOut:
+    """Leave out, and note, special files and the kernel's folders below the source of a copy."""
+
+    def __init__(self, source: ContainerPath) -> None:
+        self._source = source
+        self.kernel_folders: list[str] = []
+        self.special_files: list[str] = []
+
+    def __call__(self, path: ContainerPath, mode: int) -> bool:
+        """Tell whether it is left out."""
+        is_kernels = path != self._source and str(path) in KERNEL_FOLDERS
+        if is_kernels:
+            self.kernel_folders.append(str(path))
+        elif _is_special(mode):
+            self.special_files.append(str(path))
+        return is_kernels or _is_special(mode)
+
+
+def _is_special(mode: int) -> bool:
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+
+
+def copy_out(
+    source: ContainerPath,
+    target: Path,
+    *,
+    into: bool,
+    leaves_out: Callable[[ContainerPath, int], bool] = refuse_special,
+) -> None:
     """Copy a container's file or tree to the host; it belongs to whoever runs this.
 
     A symlink named by `source` is followed, those below a folder stay symlinks. Modes stay, but
-    for set-id bits.
+    for set-id bits. `leaves_out` is asked of each path and its mode, and for all special files
+    must say yes or raise.
     """
     if into or target.is_dir():
         target.mkdir(parents=True, exist_ok=True)
         # a name of `..` would spread the container's files over the folder above
         target = target / (source.name if source.name not in ("", "..") else "root")
     mode = source.stat().st_mode
+    if leaves_out(source, mode):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    _copy_out(source, target, mode)
+    _copy_out(source, target, mode, leaves_out)
 
 
-def _copy_out(source: ContainerPath, target: Path, mode: int) -> None:
+def _copy_out(
+    source: ContainerPath,
+    target: Path,
+    mode: int,
+    leaves_out: Callable[[ContainerPath, int], bool],
+) -> None:
     if stat.S_ISLNK(mode):
         target.symlink_to(str(source.readlink()))
     elif stat.S_ISDIR(mode):
         target.mkdir(exist_ok=True)
         for entry in sorted(source.iterdir()):
+            entry_mode = entry.lstat().st_mode
+            if leaves_out(entry, entry_mode):
+                continue
             # what an earlier copy has left must not lead this one elsewhere on the host
             _make_room(target / entry.name)
-            _copy_out(entry, target / entry.name, entry.lstat().st_mode)
+            _copy_out(entry, target / entry.name, entry_mode, leaves_out)
         target.chmod(mode & 0o777)
-    elif stat.S_ISREG(mode):
+    else:
         try:
             _write_out(source, target, mode)
         except OSError as error:
             if error.filename is None:  # write(2) does not know it
                 error.filename = str(target)
             raise
-    else:
-        raise OSError(errno.EINVAL, "only files, folders and symlinks can be copied", str(source))
 
 
 def _write_out(source: ContainerPath, target: Path, mode: int) -> None:

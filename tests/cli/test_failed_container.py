@@ -8,12 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from features import needs
+from keeping import forget, keep
 
 from pytest_rootfs import Failure
+
+if TYPE_CHECKING:
+    from pytest_rootfs.engine import Engine
 
 Call = Callable[..., Any]  # Any: a Result of conftest.py
 PROGRAM = [sys.executable, "-m", "pytest_rootfs"]
@@ -85,6 +89,44 @@ def test_cp_copies_out(failed: Failure, call: Call, tmp_path: Path) -> None:
     assert (tmp_path / "srv" / "new dir" / "new.txt").read_text().startswith("first\n")
     assert os.readlink(tmp_path / "srv" / "link") == "/etc/passwd"
     assert not (tmp_path / "srv" / "old.txt").exists()
+
+
+def test_cp_leaves_out_what_is_no_file(
+    engine: Engine, call: Call, project: Path, tmp_path: Path
+) -> None:
+    with engine.start("minimal") as container:
+        container.run("mkfifo /srv/a; mkdir /srv/b; mkfifo /srv/b/c; echo last > /srv/z")
+        failure = keep(engine, container, rootdir=project)
+    call("cp", "last:/srv/b", str(tmp_path))
+
+    part = call("cp", "last:/srv", f"{tmp_path}/some/")
+    one = call("cp", "last:/srv/a", f"{tmp_path}/one")
+    forget(engine, failure)
+
+    assert (part.status, one.status) == (1, 1)
+    assert part.err == (
+        "error: /srv/a, /srv/b/c left out: only files, folders and symlinks can be copied\n"
+        "hint: see them where they are, the rest is copied: pytest-rootfs shell last\n"
+    )
+    assert "error: /srv/a left out" in one.err
+    assert (tmp_path / "some/srv/z").read_text() == "last\n"
+    assert [path.name for path in tmp_path.joinpath("some/srv").rglob("*")] == ["b", "z"]
+    assert not (tmp_path / "one").exists()
+
+
+def test_cp_of_all_leaves_out_the_kernels_files(
+    failed: Failure, call: Call, tmp_path: Path
+) -> None:
+    result = call("cp", "last:/", f"{tmp_path}/all/")
+    named = call("cp", "last:/proc/version", f"{tmp_path}/")
+
+    assert (result.status, result.err) == (
+        0,
+        "note: /dev, /proc, /sys left out: the kernel fills them, not the image\n",
+    )
+    assert {"etc", "srv"} <= {path.name for path in (tmp_path / "all/root").iterdir()}
+    assert not (tmp_path / "all/root/proc").exists()
+    assert named.err == ""
 
 
 def test_diff_shows_every_change(failed: Failure, call: Call) -> None:
