@@ -130,3 +130,21 @@ def failed(
     failure, rootdir = kept_failure
     monkeypatch.chdir(rootdir)
     return failure
+
+
+@pytest.fixture
+def archive(failed: Failure, call: Call, tmp_path: Path) -> Path:
+    """Export the kept failure."""
+    path = tmp_path / "failure.tar"
+    assert call("export", "last", str(path)).status == 0
+    return path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in another project, with another store: another machine."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "pytest.ini").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("PYTEST_ROOTFS_STORE", str(tmp_path / "other-store"))
+    return tmp_path / "elsewhere"

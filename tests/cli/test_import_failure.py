@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from failure_archives import RECORD, with_record
 from features import needs
 from keeping import forget, keep
 
@@ -25,54 +26,8 @@ if TYPE_CHECKING:
 
 Call = Callable[..., Any]  # Any: a Result of conftest.py
 PROGRAM = [sys.executable, "-m", "pytest_rootfs"]
-RECORD = "failure.json"
 
 pytestmark = needs("userns")
-
-
-@pytest.fixture
-def archive(failed: Failure, call: Call, tmp_path: Path) -> Path:
-    """Export the kept failure."""
-    path = tmp_path / "failure.tar"
-    assert call("export", "last", str(path)).status == 0
-    return path
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in another project, with another store: another machine."""
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "pytest.ini").touch()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setenv("PYTEST_ROOTFS_STORE", str(tmp_path / "other-store"))
-    return tmp_path / "elsewhere"
-
-
-def rewritten(archive: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
-    """Write an archive anew, each file as a function says; None leaves it out."""
-    target = archive.with_name("rewritten.tar")
-    with (
-        tarfile.open(archive) as source,
-        tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as out,
-    ):
-        for member in source:
-            file = source.extractfile(member)
-            content = change(member.name, file.read()) if file else b""
-            if content is not None:
-                member.size = len(content)
-                out.addfile(member, io.BytesIO(content))
-    return target
-
-
-def with_record(archive: Path, **values: object) -> Path:
-    """Change keys of failure.json in an archive."""
-
-    def change(name: str, content: bytes) -> bytes:
-        if name != RECORD:
-            return content
-        return json.dumps({**json.loads(content), **values}).encode()
-
-    return rewritten(archive, change)
 
 
 @needs("subids")
@@ -255,136 +210,6 @@ def test_failure_of_another_architecture_is_told(
     assert "missing   programs: they are for linux/s390x" in call("show", failed.id).out
     assert call("cat", failed.id, "new dir/new.txt").out == "first\nsecond without end"
     assert "+line fifty\n" in call("diff", failed.id).out
-
-
-def damaged(name: str, content: bytes) -> bytes:
-    return content.replace(b"line fifty", b"line fifti")
-
-
-def without_record(name: str, content: bytes) -> bytes | None:
-    return None if name == RECORD else content
-
-
-def without_manifest(name: str, content: bytes) -> bytes | None:
-    return None if content.startswith(b'{"annotations"') else content
-
-
-def without_layers(name: str, content: bytes) -> bytes | None:
-    return None if name.startswith("blobs/") and not content.startswith(b"{") else content
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (damaged, "is damaged: its content has the digest sha256:"),
-        (without_record, "it holds no failure.json\nhint: an image comes in by: "),
-        (without_manifest, "is missing from the store"),
-        (without_layers, "is missing from the store"),
-    ],
-)
-def test_broken_archive_is_refused(
-    change: Callable[[str, bytes], bytes | None],
-    reason: str,
-    archive: Path,
-    call: Call,
-    elsewhere: Path,
-) -> None:
-    path = rewritten(archive, change)
-
-    result = call("import-failure", str(path))
-
-    assert result.status == 1
-    assert result.err.startswith(f"error: {path} is no archive of a failure\n")
-    assert reason in result.err
-    assert "\nhint: " in result.err
-    assert call("failures", "--all").out == "no failures are kept here\n"
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        ({"id": "../../x"}, "has the id '../../x'"),
-        ({"layer": f"sha256:{'0' * 64}"}, "is not that of its failure.json"),
-        ({"format": 99}, "format 99, this version reads 1"),
-        ({"image": None}, "image is 'None' (NoneType)"),
-        ({"changes": [{"path": "/x"}]}, "changes[0].kind is missing"),
-        ({"commands": [{"argv": 5}]}, "commands[0].argv is '5' (int)"),
-        ({"stats": []}, "stats is '[]' (list)"),
-        ({"options": {"mounts": "/etc"}}, "options.mounts is '/etc' (str)"),
-        ({"time": 5}, "time is '5' (int)"),
-        ({"time": "tomorrow"}, "its failure.json cannot be read"),
-    ],
-)
-def test_record_that_lies_is_refused(
-    values: dict[str, object], reason: str, archive: Path, call: Call, elsewhere: Path
-) -> None:
-    result = call("import-failure", str(with_record(archive, **values)))
-
-    assert result.status == 1
-    assert reason in result.err
-
-
-@pytest.mark.parametrize("name", ["../escaped", "etc/passwd", "failure/../../escaped"])
-def test_strange_entry_is_refused(name: str, archive: Path, call: Call, elsewhere: Path) -> None:
-    with tarfile.open(archive, "a") as tar:
-        tar.addfile(tarfile.TarInfo(name))
-
-    result = call("import-failure", str(archive))
-
-    assert result.status == 1
-    assert name in result.err
-
-
-@pytest.mark.parametrize(
-    ("names", "reason"),
-    [
-        (["failure/failure.json"], "entry failure/failure.json does not belong there"),
-        (["failure/x", "failure/x"], "two entries want the name failure/x"),
-        (["failure/x", "failure/x/y"], "two entries want the name failure/x/y"),
-    ],
-)
-def test_added_file_cannot_replace_another(
-    names: list[str], reason: str, archive: Path, call: Call, elsewhere: Path
-) -> None:
-    with tarfile.open(archive, "a") as tar:
-        for name in names:
-            tar.addfile(tarfile.TarInfo(name))
-
-    result = call("import-failure", str(archive))
-
-    assert (result.status, reason in result.err) == (1, True), result.err
-    assert call("failures", "--all").out == "no failures are kept here\n"
-
-
-def test_files_for_the_host_are_refused(archive: Path, call: Call, elsewhere: Path) -> None:
-    def on_the_host(name: str, content: bytes) -> bytes:
-        if name != RECORD:
-            return content
-        record = json.loads(content)
-        record["image"]["is_host"] = True
-        return json.dumps(record).encode()
-
-    result = call("import-failure", str(rewritten(archive, on_the_host)))
-
-    assert result.status == 1
-    assert "its failure.json has files for the image " in result.err
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 1024, b"\x1f\x8b\x08" * 400])
-def test_file_that_is_no_archive_is_refused(
-    content: bytes, call: Call, elsewhere: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_bytes(content)
-
-    result = call("import-failure", str(tmp_path / "file"))
-
-    assert result.status == 1
-    assert result.err.startswith(f"error: {tmp_path}/file is no archive of a failure\n")
-
-
-def test_missing_file_is_not_found(call: Call, elsewhere: Path) -> None:
-    assert call("import-failure", "nowhere.tar").status == 3
-    assert call("import-failure", "/").status == 1
 
 
 def test_other_containers_travel_along(

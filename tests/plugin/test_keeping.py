@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from features import needs
 
-from pytest_rootfs import keeping
-
 pytestmark = needs("userns")
 
 Failures = Callable[[pytest.RunResult], list[dict[str, Any]]]
@@ -310,85 +308,6 @@ def test_quiet_and_no_summary_are_honoured(pytester: pytest.Pytester) -> None:
     silent.stdout.no_fnmatch_line("*pytest-rootfs shell*")
 
 
-def test_output_gets_an_oci_layout(pytester: pytest.Pytester, failures: Failures) -> None:
-    pytester.makepyfile("def test_it(container): container.run('touch /etc/new; false')")
-
-    result = pytester.runpytest_subprocess("--rootfs-output=artefacts")
-
-    failure = failures(result)[0]
-    folder = pytester.path / "artefacts" / f"{failure['id']}-test_it"
-    assert {"oci-layout", "index.json", "blobs", "failure.json"} <= set(
-        map(_name, folder.iterdir())
-    )
-    assert (folder / "blobs" / failure["manifest"].replace(":", "/")).exists()
-
-
-def test_output_takes_links_as_links(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(
-        """
-        def pytest_rootfs_collect_failure(failure):
-            (failure.folder / "host").symlink_to("/etc/passwd")
-            (failure.folder / "gone").symlink_to("nowhere")
-        """
-    )
-    pytester.makepyfile("def test_it(container): assert False")
-
-    result = pytester.runpytest_subprocess("--rootfs-output=artefacts")
-
-    [copied] = (pytester.path / "artefacts").iterdir()
-    assert (copied / "host").is_symlink() and (copied / "gone").is_symlink()
-    result.stdout.no_fnmatch_line("copy to *")
-
-
-def test_output_folder_is_one_name() -> None:
-    assert keeping.file_name("../db a") == ".._db_a"
-
-
-def test_old_failures_make_room(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-        @pytest.mark.parametrize("number", range(5))
-        def test_it(container, number): assert False
-        """
-    )
-    pytester.makeini("[pytest]\nrootfs_keep_count = 2")
-
-    result = pytester.runpytest_subprocess("--rootfs-store=store")
-
-    result.assert_outcomes(failed=5)
-    assert len(list((pytester.path / "store" / "failures").iterdir())) == 2
-    result.stdout.fnmatch_lines(
-        [
-            "??????  *::test_it[[]3] *",
-            "??????  *::test_it[[]4] *",
-            "3 older failures of this session were removed (rootfs_keep_count, rootfs_keep_size)",
-        ]
-    )
-    result.stdout.no_fnmatch_line("??????  *::test_it[[]2] *")
-
-
-@pytest.mark.parametrize("count", [4, 5])
-def test_layers_of_old_failures_are_freed(pytester: pytest.Pytester, count: int) -> None:
-    pytester.makepyfile(
-        f"""
-        import os, pytest
-        @pytest.mark.container("scratch")
-        @pytest.mark.parametrize("number", range({count}))
-        def test_it(container, number):
-            container.path("/file").write_bytes(os.urandom(1 << 20))
-            assert False
-        """
-    )
-    pytester.makeini("[pytest]\nrootfs_keep_count = 2")
-
-    pytester.runpytest_subprocess("--rootfs-store=store").assert_outcomes(failed=count)
-
-    blobs = (pytester.path / "store" / "blobs" / "sha256").iterdir()
-    assert len([blob for blob in blobs if blob.stat().st_size > 1 << 20]) == 2
-    assert list((pytester.path / "store" / "trash").iterdir()) == []
-
-
 def test_broken_keeping_never_changes_the_outcome(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         """
@@ -437,27 +356,3 @@ def test_dead_container_is_kept(pytester: pytest.Pytester, failures: Failures) -
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E  *ContainerDied: *SIGKILL*"])
     assert [len(each["changes"]) for each in failures(result)] == [1]
-
-
-def _name(path: Any) -> str:
-    return str(path.name)
-
-
-def test_killed_sessions_leave_no_more_than_is_kept(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import os, pytest
-        @pytest.mark.container("scratch")
-        @pytest.mark.parametrize("number", range(3))
-        def test_it(container, number):
-            if number == 2: os.kill(os.getpid(), 9)
-            assert False
-        """
-    )
-    pytester.makeini("[pytest]\nrootfs_keep_count = 3")
-
-    for _ in range(3):
-        pytester.runpytest_subprocess("--rootfs-store=store")
-
-    # of each session two, and the oldest of all went when the third kept its first
-    assert len(list((pytester.path / "store" / "failures").iterdir())) <= 5

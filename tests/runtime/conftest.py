@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+from id_hosts import Host
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.image import Image
 from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.path import ContainerPath
 from pytest_rootfs.runtime.spec import ContainerOptions
 
 PASSWD = """\
@@ -27,6 +30,8 @@ audio:x:29:app,other
 video:x:44:app
 staff:x:50:root
 """
+SOON_S = 5.0
+"""Far less than the 30 s that a wait may last, far more than it needs."""
 
 
 class Start(Protocol):
@@ -90,3 +95,34 @@ def people(container: Container) -> Container:
 def engine_has_one_id(container: Container) -> bool:
     uid_map = Path(f"/proc/{container.pid}/uid_map").read_text().split()
     return uid_map[-1] == "1"
+
+
+@pytest.fixture(params=["minimal", "scratch"])
+def folder(request: pytest.FixtureRequest, start: Start) -> ContainerPath:
+    """Give a new folder of a container, in an image with programs and in one without any file."""
+    path = start(request.param).path("/place/folder")
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """Give a folder in place of /etc, without a file in it."""
+    (tmp_path / "etc").mkdir()
+    return Host(tmp_path / "etc")
+
+
+@pytest.fixture
+def at_once() -> Iterator[None]:
+    """Fail a test that has waited, where nothing was to be waited for."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < SOON_S
+
+
+@pytest.fixture
+def newest_is_closed(container: Container) -> Iterator[None]:
+    """Close the process that a failed wait, in a cycle with its traceback, keeps open."""
+    yield
+    if container._newest is not None:
+        container._newest.close()

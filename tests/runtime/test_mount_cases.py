@@ -9,8 +9,6 @@ import errno
 import os
 import shutil
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,21 +43,6 @@ def file(tmp_path: Path) -> Path:
     found = tmp_path / "file"
     found.write_text("the file")
     return found
-
-
-@pytest.fixture
-def mount_tmpfs() -> Iterator[Callable[[Path], None]]:
-    """Mount file systems on the host, as root, until the end of the test."""
-    mounted: list[Path] = []
-
-    def mount(path: Path) -> None:
-        path.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "test", path], check=True)
-        mounted.append(path)
-
-    yield mount
-    for path in reversed(mounted):
-        subprocess.run(["umount", path], check=True)
 
 
 def linked(name: str, target: str, *commands: str) -> Image:
@@ -361,33 +344,6 @@ def test_source_closed_to_the_user_is_named(engine: Engine) -> None:
     error = refusal(engine, mounts=[("/root/x", "/mnt/here")])
 
     assert error.what == "cannot mount /root/x: Permission denied"
-
-
-@needs("root", "mapped tmpfs")
-def test_readonly_holds_for_file_systems_below(
-    start: Start, folder: Path, mount_tmpfs: Callable[[Path], None]
-) -> None:
-    mount_tmpfs(folder / "below")
-    (folder / "below/x").write_text("below")
-
-    container = start(mounts=[(folder, "/mnt/here")])
-    done = container.run("cat /mnt/here/below/x; touch /mnt/here/below/y", check=False)
-
-    assert done.stdout == "below"
-    assert "Read-only file system" in done.stderr
-
-
-@needs("root")
-def test_mounts_of_the_host_do_not_come_later(
-    start: Start, folder: Path, mount_tmpfs: Callable[[Path], None]
-) -> None:
-    (folder / "below").mkdir()
-    container = start(mounts=[(folder, "/mnt/here")])
-
-    mount_tmpfs(folder / "below")
-    (folder / "below/x").write_text("later")
-
-    assert not container.path("/mnt/here/below/x").exists()
 
 
 @needs("mount")

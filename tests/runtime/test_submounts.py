@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from error_form import assert_well_formed
@@ -13,6 +14,9 @@ from features import needs
 from pytest_rootfs.engine import Engine
 from pytest_rootfs.errors import ContainerError
 from pytest_rootfs.runtime.spec import ContainerOptions
+
+if TYPE_CHECKING:
+    from conftest import Start
 
 pytestmark = needs("root")
 
@@ -25,6 +29,21 @@ def proc(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "proc", "proc", place], check=True)
     yield place
     subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture
+def mount_tmpfs() -> Iterator[Callable[[Path], None]]:
+    """Mount file systems on the host, as root, until the end of the test."""
+    mounted: list[Path] = []
+
+    def mount(path: Path) -> None:
+        path.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "test", path], check=True)
+        mounted.append(path)
+
+    yield mount
+    for path in reversed(mounted):
+        subprocess.run(["umount", path], check=True)
 
 
 def refusal(engine: Engine, source: Path) -> ContainerError:
@@ -48,3 +67,29 @@ def test_source_that_takes_no_id_map_is_named(engine: Engine, proc: Path) -> Non
     error = refusal(engine, proc)
 
     assert error.what.startswith(f"cannot mount {proc}: its file system takes no id map")
+
+
+@needs("mapped tmpfs")
+def test_readonly_holds_for_file_systems_below(
+    start: Start, tmp_path: Path, mount_tmpfs: Callable[[Path], None]
+) -> None:
+    mount_tmpfs(tmp_path / "below")
+    (tmp_path / "below/x").write_text("below")
+
+    container = start(mounts=[(tmp_path, "/mnt/here")])
+    done = container.run("cat /mnt/here/below/x; touch /mnt/here/below/y", check=False)
+
+    assert done.stdout == "below"
+    assert "Read-only file system" in done.stderr
+
+
+def test_mounts_of_the_host_do_not_come_later(
+    start: Start, tmp_path: Path, mount_tmpfs: Callable[[Path], None]
+) -> None:
+    (tmp_path / "below").mkdir()
+    container = start(mounts=[(tmp_path, "/mnt/here")])
+
+    mount_tmpfs(tmp_path / "below")
+    (tmp_path / "below/x").write_text("later")
+
+    assert not container.path("/mnt/here/below/x").exists()
