@@ -157,6 +157,13 @@ def rehearse(message: Message, group: Entrances) -> None:
         stdio.close_all()
 
 
+def forget() -> None:
+    """Forget what a rehearsal outside of any container has found: the host's files and users."""
+    while _null_fds:
+        os.close(_null_fds.pop())
+    users.forget()
+
+
 def _open_stdio(message: Message, fds: list[int], user: users.User) -> Stdio:
     stdio = Stdio()
     try:

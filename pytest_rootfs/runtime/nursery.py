@@ -13,7 +13,7 @@ import os
 import signal
 
 from pytest_rootfs.kernel import forks, prepared, syscalls
-from pytest_rootfs.runtime import init, protocol, steps
+from pytest_rootfs.runtime import commands, init, protocol, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,8 +139,12 @@ def _serve(control: socket.socket) -> None:
     """Have inits until the spawner is gone; never returns."""
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        try:
+            _rehearse()
+        except OSError:
+            pass  # what is wrong here, the first command will say
+        commands.forget()
         init.close_others(control.fileno())
-        _rehearse()
         plans: dict[str, Message] = {}
         while True:
             message, fds = protocol.receive(control)

@@ -50,6 +50,9 @@ class _Table:
             self._version = version
         return self._lines
 
+    def forget(self) -> None:
+        self._version, self._lines = None, []
+
     def _read(self) -> list[list[str]]:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO must not make us wait
         fd = open_inside(self._path, flags)
@@ -65,6 +68,12 @@ class _Table:
 
 _passwd = _Table("/etc/passwd", 6)
 _group = _Table("/etc/group", 4)
+
+
+def forget() -> None:
+    """Forget the users that were read: these files are another root's."""
+    _passwd.forget()
+    _group.forget()
 
 
 def find(spec: str) -> User:

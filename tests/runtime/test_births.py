@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_rehearsal_enters_no_namespace(ahead: Engine) -> None:
     places = [os.readlink(f"/proc/{pid}/ns/cgroup") for pid in (spawner, nursery_of(spawner))]
 
     assert places[0] == places[1]  # on cgroup v2, no command could enter its group from another
+
+
+@pytest.mark.parametrize("fixture", ["engine", "ahead"])
+def test_command_has_the_null_device_of_its_container(
+    request: pytest.FixtureRequest, fixture: str
+) -> None:
+    with request.getfixturevalue(fixture).start("minimal") as container:
+        info = container.run(["cat", "/proc/self/fdinfo/0"]).stdout
+        mounts = container.run(["cat", "/proc/self/mountinfo"]).stdout
+
+    mount_id = re.search(r"mnt_id:\s+(\d+)", info)
+    assert mount_id is not None
+    assert mount_id[1] in {line.split()[0] for line in mounts.splitlines()}, info
 
 
 def test_dying_nursery_costs_no_container(engine: Engine) -> None:
