@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from features import needs
 from polling import becomes_true, wait_until
-from process_table import children_of, is_alive, nursery_of, only_child_of
+from process_table import children_of, is_alive, nursery_of, only_child_of, stat_fields
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied, ContainerError
@@ -67,6 +67,8 @@ class Traced:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.warden = int(self.process.stdout.readline())
         self.spawner = only_child_of(self.warden)
+        # before, it rehearses, and would be struck by what it does then
+        wait_until(lambda: stat_fields(nursery_of(self.spawner))[:1] == ["S"])
         inject = f"inject={call}:signal=KILL:when={when}"
         argv = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject]
         pids = "-p", str(self.spawner), "-p", str(nursery_of(self.spawner))
