@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_rootfs import tracebacks
 from pytest_rootfs.options import OPTIONS, Settings, Sources
 from pytest_rootfs.session import Session
 
@@ -164,13 +163,17 @@ def pytest_runtest_makereport(
     if call.excinfo is None:
         report = yield
     else:
+        from pytest_rootfs import tracebacks  # noqa: PLC0415  what raises only
+
         if ours.settings.unsupported == "skip":
             _skip_unsupported(call)
         with tracebacks.own_frames_hidden(call.excinfo.value):
             report = yield
-    tracebacks.drop_remark(report)
-    ours.observe(report, lambda: tracebacks.message(report))
+        tracebacks.drop_remark(report)
+    ours.observe(report, lambda: _message(report))
     if ours.secrets:
+        from pytest_rootfs import tracebacks  # noqa: PLC0415  a container with secrets only
+
         tracebacks.hide_secrets(report, ours.secrets)
     return report
 
@@ -355,6 +358,12 @@ def _skip_unsupported(call: pytest.CallInfo[None]) -> None:
             pytest.skip(f"{error.what}; {error.hint}" if error.hint else error.what)
         except pytest.skip.Exception:
             call.excinfo = pytest.ExceptionInfo.from_current()
+
+
+def _message(report: pytest.TestReport) -> str:
+    """Return what went wrong as the short test summary has it, in full."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message) if crash is not None else report.longreprtext
 
 
 def _interact(container: Container) -> None:

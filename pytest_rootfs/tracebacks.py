@@ -1,6 +1,6 @@
 """Shape what pytest reports of an error: our own frames are left out, secrets are hidden.
 
-Imported by every pytest run where the package is installed, so it imports next to nothing.
+Imported by the first phase of a test that raises, or of a container that holds secrets.
 """
 
 from __future__ import annotations
@@ -43,12 +43,6 @@ def drop_remark(report: Any) -> None:
     for traceback, *_ in getattr(report.longrepr, "chain", ()):
         if str(traceback.extraline).startswith("All traceback entries are hidden"):
             traceback.extraline = None
-
-
-def message(report: Any) -> str:
-    """Return what went wrong as the short test summary has it, in full."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return str(crash.message) if crash is not None else report.longreprtext
 
 
 def hide_secrets(report: Any, secrets: SecretValues) -> None:

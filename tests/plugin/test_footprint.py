@@ -16,7 +16,6 @@ UNUSED = {
     "pytest_rootfs.session",
     "pytest_rootfs.settings",
     "pytest_rootfs.summaries",
-    "pytest_rootfs.tracebacks",
 }
 """What every quiet run of pytest imports where the package is installed."""
 
