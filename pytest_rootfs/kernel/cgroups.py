@@ -26,8 +26,7 @@ from pytest_rootfs.kernel import cgroups_rights as rights
 from pytest_rootfs.kernel import cgroups_scope as scope
 from pytest_rootfs.kernel import cgroups_v2 as v2
 from pytest_rootfs.kernel.cgroups_layout import CONTROLLERS, SETTING
-from pytest_rootfs.kernel.cgroups_places import survey
-from pytest_rootfs.kernel.cgroups_scope import systemd_sockets
+from pytest_rootfs.kernel.cgroups_places import survey, systemd_sockets
 from pytest_rootfs.kernel.cgroups_session import FIGURES, Group, Parent
 from pytest_rootfs.kernel.cgroups_v1 import V1Hierarchy
 from pytest_rootfs.kernel.cgroups_v2 import V2Hierarchy
@@ -78,7 +77,7 @@ def find_parent(
     if explicit is None and sockets is not None:
         no_scope = _enter_scope(mounts, sockets)
         mounts = places.useful_mounts()
-    parent = Parent(files.session_name(), layout.kind_of(mounts))
+    parent = Parent(rights.session_name(), layout.kind_of(mounts))
     for mount in mounts:
         made = _make(mount, explicit, parent.name, owner, failures)
         if isinstance(made, V1Hierarchy):
@@ -143,10 +142,10 @@ def _make_in(
 
 def _prepare(folder: str, controllers: tuple[str, ...]) -> None:
     """Enable controllers for the children of a folder that is ours."""
-    missing = tuple(name for name in controllers if name not in v2.enabled_in(folder))
+    missing = tuple(name for name in controllers if name not in layout.enabled_in(folder))
     if not missing:
         return
-    if not v2.is_tree_root(folder):
+    if not rights.is_tree_root(folder):
         v2.evacuate(folder)
     handle = files.Folder(folder)
     v2.enable(handle, missing)

@@ -1,4 +1,4 @@
-"""Reach the files of control groups through descriptors, and name the folders that are ours.
+"""Reach the files of control groups through descriptors.
 
 A folder is opened once, by a process that may; whatever is below is then reached relative to its
 descriptor, also by a forked child with other ids that could not walk the path. Every `OSError`
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Limits = dict[str, LimitValue]
     Figures = dict[str, int | float | None]
 
-PREFIX = "pytest-rootfs-"
 CPU_PERIOD_US = 100_000
 """What the kernel gives every new group, so on v1 it is not written."""
 _CPU_QUOTA_US = (1_000, 1 << 40)
@@ -138,23 +137,6 @@ def cpu_quota_us(cpus: float) -> int:
     return max(least, min(most, int(cpus * CPU_PERIOD_US)))
 
 
-def session_name() -> str:
-    """Return the name of the calling process's folder: boot, pid, start time."""
-    pid = os.getpid()
-    return f"{PREFIX}{_boot_id8()}-{pid}-{proc_files.start_time(pid)}"
-
-
-def is_orphan(name: str) -> bool:
-    """Tell whether a session folder's name says that its owner is gone."""
-    parts = name.removeprefix(PREFIX).split("-")
-    if not name.startswith(PREFIX) or len(parts) != 3:
-        return False
-    if not (parts[1].isdigit() and parts[2].isdigit()):
-        return False  # systemd's own, which ends in .scope
-    boot_id8, pid, started = parts
-    return boot_id8 != _boot_id8() or proc_files.start_time(int(pid)) != started
-
-
 def remove_tree(parent: Folder, name: str) -> bool:
     """Remove a folder and every group below it; False if something is still in use.
 
@@ -187,7 +169,3 @@ def _rmdir_below(parent: Folder, name: str) -> bool:
     for child in folders_in(parent, name):
         _rmdir_below(parent, f"{name}/{child}")
     return parent.rmdir(name)
-
-
-def _boot_id8() -> str:
-    return proc_files.read_text("/proc/sys/kernel/random/boot_id")[:8]

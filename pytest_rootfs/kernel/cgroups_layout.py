@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pytest_rootfs.kernel.mountinfo import unescaped
-from pytest_rootfs.kernel.proc_files import read_text
+from pytest_rootfs.kernel.proc_files import read_text, unescaped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +76,22 @@ def kind_of(mounts: list[Mount]) -> Kind:
     if versions == {1, 2}:
         return "hybrid"
     return "v1" if versions == {1} else "v2" if versions == {2} else "none"
+
+
+def enabled_in(path: str) -> tuple[str, ...]:
+    """Return the controllers that the children of a folder have."""
+    try:
+        return tuple(read_text(f"{path}/cgroup.subtree_control").split())
+    except OSError:
+        return ()
+
+
+def available_in(path: str) -> tuple[str, ...]:
+    """Return the controllers that could be enabled for the children of a folder."""
+    try:
+        return tuple(read_text(f"{path}/cgroup.controllers").split())
+    except OSError:
+        return ()
 
 
 def disabled_controllers() -> set[str]:

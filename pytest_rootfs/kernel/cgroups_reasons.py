@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import os
 
+from pytest_rootfs.kernel import cgroups_layout as layout
 from pytest_rootfs.kernel import cgroups_rights as rights
-from pytest_rootfs.kernel import cgroups_v2 as v2
 from pytest_rootfs.kernel.cgroups_layout import SETTING
 from pytest_rootfs.kernel.proc_files import read_text
 
@@ -77,7 +77,7 @@ def of_no_folder(mount: Mount, explicit: str | None) -> str:
         return (
             f"{mount.own} holds processes that are not of this session, such as "
             f"{_named(rights.strangers(mount.own))}; "
-            f"set {SETTING}={mount.own} to have them moved into {v2.LEAF} below it"
+            f"set {SETTING}={mount.own} to have them moved into {rights.LEAF} below it"
         )
     what = f"no controller is enabled for the children of {mount.own} or above it"
     if os.access(mount.own, os.W_OK):
@@ -110,7 +110,7 @@ def of_not_given(name: str, base: str, refusal: str | None) -> str:
     """
     if refusal is not None:
         return f"{refusal}; name a folder that can be used in {SETTING}, or boot another kernel"
-    if name in v2.available_in(base):
+    if name in layout.available_in(base):
         return (
             f"the {name} controller is not enabled for the children of {base}; "
             f"{_DELEGATE}, or run pytest as root"

@@ -1,7 +1,8 @@
-"""Which folder of the v2 tree is ours to divide: to move its processes and enable controllers.
+"""Which control groups are ours: those that we have made, and those that we may divide.
 
-A folder with processes cannot have limited groups below it (cgroup-v2.rst, "no internal process
-constraint"). Moving processes changes what others see, so it is done without being asked only
+What we make is told by its name. To divide a folder of the v2 tree is to move its processes and to
+enable controllers: a folder with processes cannot have limited groups below it (cgroup-v2.rst, "no
+internal process constraint"). That changes what others see, so it is done without being asked only
 where systemd has handed the folder to us, or where nobody but this session can notice.
 """
 
@@ -9,13 +10,36 @@ from __future__ import annotations
 
 import os
 
-from pytest_rootfs.kernel import cgroups_scope as scope
-from pytest_rootfs.kernel import cgroups_v2 as v2
-from pytest_rootfs.kernel.proc_files import read_text, stat_fields
+from pytest_rootfs.kernel.proc_files import read_text, start_time, stat_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.kernel.cgroups_layout import Mount
+
+PREFIX = "pytest-rootfs-"
+LEAF = f"{PREFIX}leaf"
+
+
+def session_name() -> str:
+    """Return the name of the calling process's folder: boot, pid, start time."""
+    pid = os.getpid()
+    return f"{PREFIX}{_boot_id8()}-{pid}-{start_time(pid)}"
+
+
+def is_orphan(name: str) -> bool:
+    """Tell whether a session folder's name says that its owner is gone."""
+    parts = name.removeprefix(PREFIX).split("-")
+    if not name.startswith(PREFIX) or len(parts) != 3:
+        return False
+    if not (parts[1].isdigit() and parts[2].isdigit()):
+        return False  # systemd's own, which ends in .scope
+    boot_id8, pid, started = parts
+    return boot_id8 != _boot_id8() or start_time(int(pid)) != started
+
+
+def unit_name() -> str:
+    """Return the name of the calling process's scope, which is also its folder's."""
+    return f"{session_name()}.scope"
 
 
 def is_ours(mount: Mount, folder: str) -> bool:
@@ -24,7 +48,7 @@ def is_ours(mount: Mount, folder: str) -> bool:
     The root of the tree may, too: it can hold both, and one more controller takes nothing from
     anybody.
     """
-    if v2.is_tree_root(folder):
+    if is_tree_root(folder):
         return True
     return folder == handed_over(mount) or (
         is_namespace_root(mount, folder) and not strangers(folder)
@@ -40,10 +64,10 @@ def handed_over(mount: Mount) -> str | None:
     own = mount.own
     if own is None:
         return None
-    if os.path.basename(own) == v2.LEAF:
+    if os.path.basename(own) == LEAF:
         own = os.path.dirname(own)
         return own if os.access(own, os.W_OK) else None
-    return own if v2.is_delegated(own) or os.path.basename(own) == scope.unit_name() else None
+    return own if is_delegated(own) or os.path.basename(own) == unit_name() else None
 
 
 def lacks_delegation(mount: Mount) -> bool:
@@ -55,6 +79,22 @@ def lacks_delegation(mount: Mount) -> bool:
         and os.geteuid() != 0
         and handed_over(mount) is None
     )
+
+
+def is_delegated(path: str) -> bool:
+    """Tell whether systemd has handed this folder to its processes (CGROUP_DELEGATION.md)."""
+    for attribute in ("user.delegate", "trusted.delegate"):
+        try:
+            if os.getxattr(path, attribute) == b"1":
+                return True
+        except OSError:
+            continue  # no such mark, or not for us to read
+    return False
+
+
+def is_tree_root(path: str) -> bool:
+    """Tell whether this is the root of the whole tree, the one folder that may hold both."""
+    return not os.path.exists(f"{path}/cgroup.type")
 
 
 def is_namespace_root(mount: Mount, folder: str) -> bool:
@@ -82,3 +122,7 @@ def _lineage(pid: int) -> list[int]:
     while fields := stat_fields(found[-1]):
         found.append(int(fields[1]))
     return found
+
+
+def _boot_id8() -> str:
+    return read_text("/proc/sys/kernel/random/boot_id")[:8]

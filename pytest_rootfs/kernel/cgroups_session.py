@@ -10,6 +10,7 @@ import errno
 import os
 
 from pytest_rootfs.kernel import cgroups_files as files
+from pytest_rootfs.kernel import cgroups_rights as rights
 from pytest_rootfs.kernel.cgroups_hierarchy import LIMITS
 from pytest_rootfs.kernel.cgroups_layout import CONTROLLERS
 from pytest_rootfs.kernel.cgroups_v2 import V2Hierarchy
@@ -226,4 +227,4 @@ def _is_abandoned(hierarchy: Hierarchy, name: str) -> bool:
 
     The second question protects a living session that has another pid namespace.
     """
-    return files.is_orphan(name) and not hierarchy.is_populated(name)
+    return rights.is_orphan(name) and not hierarchy.is_populated(name)

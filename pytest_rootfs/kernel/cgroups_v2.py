@@ -22,14 +22,13 @@ import time
 from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel.cgroups_files import Folder
 from pytest_rootfs.kernel.cgroups_hierarchy import Hierarchy
-from pytest_rootfs.kernel.proc_files import read_text
+from pytest_rootfs.kernel.cgroups_rights import LEAF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.kernel.cgroups_files import Figures, LimitValue
 
 INIT = "init"
-LEAF = f"{files.PREFIX}leaf"
 _EVACUATION_ROUNDS = 8
 _FREEZING_S = 2.0
 
@@ -172,38 +171,6 @@ def enable(folder: Folder, controllers: tuple[str, ...]) -> dict[str, str]:
         except OSError as error:
             refused[controller] = f"{error.filename}: {os.strerror(error.errno or 0)}"
     return refused
-
-
-def enabled_in(path: str) -> tuple[str, ...]:
-    """Return the controllers that the children of a folder have."""
-    try:
-        return tuple(read_text(f"{path}/cgroup.subtree_control").split())
-    except OSError:
-        return ()
-
-
-def available_in(path: str) -> tuple[str, ...]:
-    """Return the controllers that could be enabled for the children of a folder."""
-    try:
-        return tuple(read_text(f"{path}/cgroup.controllers").split())
-    except OSError:
-        return ()
-
-
-def is_delegated(path: str) -> bool:
-    """Tell whether systemd has handed this folder to its processes (CGROUP_DELEGATION.md)."""
-    for attribute in ("user.delegate", "trusted.delegate"):
-        try:
-            if os.getxattr(path, attribute) == b"1":
-                return True
-        except OSError:
-            continue  # no such mark, or not for us to read
-    return False
-
-
-def is_tree_root(path: str) -> bool:
-    """Tell whether this is the root of the whole tree, the one folder that may hold both."""
-    return not os.path.exists(f"{path}/cgroup.type")
 
 
 def evacuate(path: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from pytest_rootfs.kernel import mountinfo, syscalls
+from pytest_rootfs.kernel import proc_files, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def host_tree(path: str, *, readonly: bool, recursive: bool, userns_fd: int = -1
 
 def _unmappable(path: str, userns_fd: int) -> str:
     """Return the first of the mounts at and below a path that cannot be id-mapped."""
-    for place in [path, *mountinfo.places_below(os.path.realpath(path))]:
+    for place in [path, *proc_files.mount_points_below(os.path.realpath(path))]:
         try:
             os.close(host_tree(place, readonly=True, recursive=False, userns_fd=userns_fd))
         except OSError as error:

@@ -1,8 +1,10 @@
-"""Read whole files of proc and its like, and what they tell of a process; proc(5)."""
+"""Read whole files of proc and its like, and what they tell of processes and mounts; proc(5)."""
 
 from __future__ import annotations
 
 import os
+
+_ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
 def read_text(path: str) -> str:
@@ -34,3 +36,22 @@ def start_time(pid: int) -> str | None:
     """Return field 22 of /proc/PID/stat (proc(5)); None for a process that is gone or a zombie."""
     fields = stat_fields(pid)
     return None if not fields or fields[0] in ("Z", "X") else fields[19]
+
+
+def mount_points_below(path: str) -> list[str]:
+    """Return the mount points below a folder, by name; the path has no symlinks.
+
+    Source: proc_pid_mountinfo(5).
+    """
+    lines = read_text("/proc/self/mountinfo").splitlines()
+    places = {unescaped(line.split(" ")[4]) for line in lines}
+    return sorted(
+        place for place in places if place.startswith(f"{path.rstrip('/')}/") and place != path
+    )
+
+
+def unescaped(text: str) -> str:
+    """Return a path as it is for what the kernel writes in mountinfo and mounts, fstab(5)."""
+    for escape, character in _ESCAPES.items():
+        text = text.replace(escape, character)
+    return text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from pytest_rootfs.kernel import cgroups_layout, cgroups_places, cgroups_scope
+from pytest_rootfs.kernel import cgroups_layout, cgroups_places
 from pytest_rootfs.runtime.ids import Ids, find_ids
 from pytest_rootfs.runtime.surroundings import Surroundings, foreseen
 
@@ -24,7 +24,7 @@ def ids() -> Ids:
 
 def limits() -> tuple[str, str]:
     """Return the kind of the control groups, and which limits cannot be enforced, and why."""
-    sockets = cgroups_scope.systemd_sockets(os.environ)
+    sockets = cgroups_places.systemd_sockets(os.environ)
     kind, controllers = cgroups_places.survey(os.environ.get(cgroups_layout.SETTING), sockets)
     absent = [name for name, is_usable in controllers.items() if not is_usable]
     if not absent:

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 
-from pytest_rootfs.kernel.mountinfo import unescaped
+from pytest_rootfs.kernel.proc_files import unescaped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

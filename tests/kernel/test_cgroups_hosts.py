@@ -14,7 +14,7 @@ from groups import NOBODY, become, fork, join_and_pause, session
 from namespaced import in_mount_namespace
 from polling import wait_until
 
-from pytest_rootfs.kernel import cgroups_files, cgroups_layout, syscalls
+from pytest_rootfs.kernel import cgroups_files, cgroups_layout, cgroups_rights, syscalls
 from pytest_rootfs.kernel.cgroups import SETTING, find_parent, survey
 from pytest_rootfs.kernel.cgroups_files import Folder
 from pytest_rootfs.kernel.cgroups_session import FIGURES
@@ -38,7 +38,7 @@ def tree() -> Iterator[Folder]:
     """Give a new folder of the v2 tree, with or without controllers."""
     (mount,) = (mount for mount in cgroups_layout.read_mounts() if mount.version == 2)
     folder = Folder(mount.path)
-    name = f"{cgroups_files.PREFIX}given-{os.getpid()}"
+    name = f"{cgroups_rights.PREFIX}given-{os.getpid()}"
     folder.mkdir(name)
     given = Folder(f"{mount.path}/{name}")
     yield given

@@ -18,9 +18,10 @@ from features import missing, needs
 from groups import fork, status_of
 from polling import wait_until
 
-from pytest_rootfs.kernel import cgroups_files, cgroups_reasons
+from pytest_rootfs.kernel import cgroups_reasons, cgroups_rights
 from pytest_rootfs.kernel.cgroups import find_parent
-from pytest_rootfs.kernel.cgroups_scope import enter, systemd_sockets
+from pytest_rootfs.kernel.cgroups_places import systemd_sockets
+from pytest_rootfs.kernel.cgroups_scope import enter
 from pytest_rootfs.kernel.dbus_messages import MEMBER, Message
 
 FIND = """
@@ -94,7 +95,7 @@ def test_request_names_the_caller_and_delegates(tmp_path: Path) -> None:
         enter([str(tmp_path / "bus")])
 
     unit, mode, properties, auxiliary = seen
-    assert unit == f"{cgroups_files.session_name()}.scope"
+    assert unit == f"{cgroups_rights.session_name()}.scope"
     assert (mode, auxiliary) == ("fail", [])
     assert dict(properties) == {
         "Description": ("s", "Containers of pytest-rootfs"),

@@ -25,7 +25,7 @@ from groups import (
 )
 from polling import wait_until
 
-from pytest_rootfs.kernel import cgroups_files, forks, syscalls
+from pytest_rootfs.kernel import cgroups_files, cgroups_rights, forks, syscalls
 from pytest_rootfs.kernel.cgroups import FIGURES, Parent, find_parent, survey
 
 pytestmark = needs("own cgroups")
@@ -123,10 +123,10 @@ def test_sweep_spares_folder_in_use(parent: Parent) -> None:
 
 
 def test_name_of_reused_pid_is_orphan() -> None:
-    name = cgroups_files.session_name()
+    name = cgroups_rights.session_name()
 
-    assert not cgroups_files.is_orphan(name)
-    assert cgroups_files.is_orphan(f"{name}0")
+    assert not cgroups_rights.is_orphan(name)
+    assert cgroups_rights.is_orphan(f"{name}0")
 
 
 @needs("root")

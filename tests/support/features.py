@@ -123,9 +123,9 @@ def _ordinary_user() -> str:
 
 
 def _systemd_user_session() -> str:
-    from pytest_rootfs.kernel import cgroups_layout, cgroups_rights, cgroups_scope
+    from pytest_rootfs.kernel import cgroups_layout, cgroups_places, cgroups_rights
 
-    if not cgroups_scope.systemd_sockets(os.environ):
+    if not cgroups_places.systemd_sockets(os.environ):
         return "no systemd serves this user"
     is_needed = any(map(cgroups_rights.lacks_delegation, cgroups_layout.read_mounts()))
     return "" if is_needed else "our control group is delegated already, or on cgroup v1"

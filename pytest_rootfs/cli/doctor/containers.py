@@ -11,7 +11,7 @@ from pytest_rootfs.cli.doctor.checks import Check, not_tried
 from pytest_rootfs.cli.doctor.storage import one_line
 from pytest_rootfs.errors import RootfsError
 from pytest_rootfs.kernel import cgroups_reasons
-from pytest_rootfs.kernel.cgroups_scope import systemd_sockets
+from pytest_rootfs.kernel.cgroups_places import systemd_sockets
 from pytest_rootfs.runtime.surroundings import Surroundings
 
 if TYPE_CHECKING:
