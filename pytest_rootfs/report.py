@@ -1,4 +1,4 @@
-"""Write the texts of a report: sections, the header line, the terminal summary.
+"""Write the texts of a report: the sections of a failure, how changes differ.
 
 Text in, text out: nothing here asks a container or the host. What came out of a container is
 escaped, so that a file name or a program cannot steer the terminal.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_rootfs.settings import escaped, short_digest
+from pytest_rootfs.settings import escaped
 
 if TYPE_CHECKING:
     from pytest_rootfs.failure_record import KeptContainer
@@ -31,31 +31,6 @@ def sections(containers: Sequence[KeptContainer]) -> list[Section]:
         ("rootfs failure", _blocks(containers, lambda kept: map(escaped, kept.gaps))),
     )
     return [(name, text) for name, text in texts if text]
-
-
-def header(
-    *,
-    mode: str,
-    cgroup: str,
-    images: Sequence[str],
-    digest: str | None,
-    id_gap: str = "",
-    limit_gap: str = "",
-) -> str:
-    """Return the line for the head of pytest's report; a gap says what is missing, and why."""
-    shown = f"{short_digest(digest)}…" if digest else "not built yet"
-    image = f"image {images[0]} ({shown})" if len(images) == 1 else f"images {', '.join(images)}"
-    ids = f"{mode} ({id_gap})" if id_gap else mode
-    limits = "no cgroup" if cgroup == "none" else f"cgroup {cgroup}"
-    if limit_gap:
-        limits += f" ({limit_gap})"
-    end = "; `pytest-rootfs doctor` has the repair" if id_gap or limit_gap else ""
-    return f"rootfs: {ids}, {limits}, {image}{end}"
-
-
-def header_without_containers(reason: str) -> str:
-    """Return the line for the head of pytest's report where no container can be started."""
-    return f"rootfs: no containers, {reason}; `pytest-rootfs doctor` has the repair"
 
 
 def explain_changes(actual: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:

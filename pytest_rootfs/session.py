@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pytest_rootfs.engine import Engine
     from pytest_rootfs.failures import Failure
     from pytest_rootfs.golden import GoldenFolder
+    from pytest_rootfs.head import ImageDigests
     from pytest_rootfs.image import Image
-    from pytest_rootfs.image_digests import ImageDigests
     from pytest_rootfs.keeping import Keeper
     from pytest_rootfs.options import Keep, Settings
     from pytest_rootfs.runtime.clocks import Clock
@@ -59,7 +59,7 @@ class Session:
 
     @cached_property
     def _digests(self) -> ImageDigests:
-        from pytest_rootfs.image_digests import ImageDigests  # noqa: PLC0415  first container
+        from pytest_rootfs.head import ImageDigests  # noqa: PLC0415  first container
 
         return ImageDigests(self._config)
 
@@ -220,28 +220,12 @@ class Session:
         return next((each for each in self.attempt.containers if not each.is_closed), None)
 
     def header(self) -> str | None:
-        """Return the line for the head of the report: a glance, which starts nothing."""
+        """Return the line for the head of the report."""
         if sys.platform != "linux":
             return f"rootfs: no containers on {sys.platform}, they need Linux"
-        from pytest_rootfs import report  # noqa: PLC0415  a quiet run has no header
-        from pytest_rootfs.runtime import glance  # noqa: PLC0415  as above
+        from pytest_rootfs import head  # noqa: PLC0415  a quiet run has none
 
-        images = self.settings.images
-        try:
-            if reason := glance.refusal_foreseen():
-                return report.header_without_containers(reason)
-            own = glance.ids()
-            cgroup, limit_gap = glance.limits()
-            return report.header(
-                mode=own.mode,
-                cgroup=cgroup,
-                images=images,
-                digest=self._digests.stored(images[0], self.settings.store),
-                id_gap=own.gap.reason,
-                limit_gap=limit_gap if self.settings.limits != "off" else "",
-            )
-        except OSError:
-            return None  # a host that hides such files is told by the first container
+        return head.look(self.settings, self._digests)
 
     def close(self) -> None:
         """Close the engine and every container with it; idempotent."""

@@ -42,7 +42,7 @@ LAYERS = [  # lowest first; a module imports from layers below its own, and from
     {"failures", "report", "terminals", "marks", "hooks"},
     {"attempts"},
     {"keeping"},
-    {"summaries", "image_digests"},
+    {"summaries", "head"},
     {"session"},
     {"plugin", "cli"},
     {"fixtures", "images", "__main__"},

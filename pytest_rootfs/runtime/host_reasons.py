@@ -155,7 +155,7 @@ def _innermost(error: OSError, call: str) -> str:
 
 
 def _refused_ids(helper: str) -> Gap:
-    user = User.find(os.getuid(), os.getgid(), "/etc").name
+    user = User(os.getuid(), os.getgid(), "/etc").name
     return Gap(
         reason=f"{helper} refused to map the ids of user {user}",
         repair=f"`getsubids {user}` and `getsubids -g {user}` show which it allows",

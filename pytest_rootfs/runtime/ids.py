@@ -9,21 +9,26 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Literal
 
 from pytest_rootfs.kernel import capabilities, namespaces
 from pytest_rootfs.runtime import subordinate_ids
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
-from pytest_rootfs.runtime.subordinate_ids import Kind, User
+from pytest_rootfs.runtime.subordinate_ids import User
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from pytest_rootfs.runtime.subordinate_ids import Kind
+
+    Mode = Literal["rootful", "rootless", "rootless, single id"]
+    Map = tuple[tuple[int, int, int], ...]
 
 ROOT_FALLBACK = (1_879_048_192, 65536)
 """0x70000000: above what distributions give to people, below what systemd-nspawn picks last."""
 
 WHOLE = [(0, (1 << 32) - 1)]
 """What the initial user namespace has."""
-
-Mode = Literal["rootful", "rootless", "rootless, single id"]
-Map = tuple[tuple[int, int, int], ...]
 
 
 class Ids:
@@ -77,7 +82,7 @@ def find_ids(*, uid: int | None = None, gid: int | None = None, subid_folder: st
         return limited
     uid = os.getuid() if uid is None else uid
     gid = os.getgid() if gid is None else gid
-    user = User.find(uid, gid, subid_folder)
+    user = User(uid, gid, subid_folder)
     return _ids_of_root(user) if uid == 0 else _ids_of_ordinary_user(user)
 
 
@@ -129,9 +134,11 @@ def _ids_of_limited_root() -> Ids | None:
     Such a root, as in a rootless podman or a docker with its default capabilities, is like an
     ordinary user; but it may hand on all ids that its user namespace has.
     """
+    if os.getuid() != 0:
+        return None
     uids, gids = _mapped("/proc/self/uid_map"), _mapped("/proc/self/gid_map")
     own = capabilities.effective()
-    if os.getuid() != 0 or (uids == WHOLE and "SYS_ADMIN" in own):
+    if uids == WHOLE and "SYS_ADMIN" in own:
         return None
     uid_map = ((0, 0, 1), *namespaces.map_ranges(_without_root(uids), first_inside=1))
     gid_map = ((0, 0, 1), *namespaces.map_ranges(_without_root(gids), first_inside=1))

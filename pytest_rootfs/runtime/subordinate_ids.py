@@ -12,15 +12,17 @@ import shutil
 import stat
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pytest_rootfs.kernel import namespaces
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Literal
+
     from pytest_rootfs.kernel.namespaces import Range
 
-Kind = Literal["uid", "gid"]
+    Kind = Literal["uid", "gid"]
 
 HELPERS = ("newuidmap", "newgidmap")
 GETSUBIDS_TIMEOUT_S = 10.0
@@ -30,23 +32,22 @@ INSTALL = (
 )
 
 
-class User(NamedTuple):
-    """Who wants ids; `folder` has the files subuid, subgid and nsswitch.conf."""
+class User:
+    """Who wants ids; one without an entry in passwd(5) is named by its number.
 
-    uid: int
-    gid: int
-    name: str
-    has_entry: bool
-    folder: Path
+    `folder` has the files subuid, subgid and nsswitch.conf.
+    """
 
-    @classmethod
-    def find(cls, uid: int, gid: int, folder: str | os.PathLike[str]) -> User:
-        """Look a user up; one without an entry is named by its number."""
+    # a plain class, as `Gap` is
+
+    def __init__(self, uid: int, gid: int, folder: str | os.PathLike[str]) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.folder = Path(folder)
         try:
-            name, has_entry = pwd.getpwuid(uid).pw_name, True
+            self.name, self.has_entry = pwd.getpwuid(uid).pw_name, True
         except KeyError:
-            name, has_entry = str(uid), False
-        return cls(uid=uid, gid=gid, name=name, has_entry=has_entry, folder=Path(folder))
+            self.name, self.has_entry = str(uid), False
 
     def file(self, kind: Kind) -> Path:
         """Return the file of subordinate ids."""

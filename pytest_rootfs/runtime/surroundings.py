@@ -10,11 +10,16 @@ import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
 
-Outer = Literal["", "docker", "podman", "Kubernetes", "LXC", "systemd-nspawn", "another container"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Outer = Literal[
+        "", "docker", "podman", "Kubernetes", "LXC", "systemd-nspawn", "another container"
+    ]
 
 APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 CLONE = "kernel/unprivileged_userns_clone"
@@ -51,21 +56,33 @@ _NAMES: dict[str, Outer] = {
 }
 
 
-class Surroundings(NamedTuple):
+class Surroundings:
     """What was read; `settings` are the sysctls that matter, by path, without absent ones."""
 
-    release: str
-    outer: Outer
-    settings: Mapping[str, str]
-    is_filtered: bool
-    """Whether a seccomp filter is on this process."""
+    # a plain class, as `Gap` is
 
-    is_root: bool
-    is_unconfined: bool = False
-    """Whether AppArmor has no profile for this process, which its restriction needs to spare it."""
-
-    is_github: bool = False
-    is_gitlab: bool = False
+    def __init__(
+        self,
+        *,
+        release: str,
+        outer: Outer,
+        settings: Mapping[str, str],
+        is_filtered: bool,
+        is_root: bool,
+        is_unconfined: bool = False,
+        is_github: bool = False,
+        is_gitlab: bool = False,
+    ) -> None:
+        self.release = release
+        self.outer: Outer = outer
+        self.settings = settings
+        self.is_filtered = is_filtered
+        """Whether a seccomp filter is on this process."""
+        self.is_root = is_root
+        self.is_unconfined = is_unconfined
+        """Whether AppArmor has no profile for this process, which it needs to be spared."""
+        self.is_github = is_github
+        self.is_gitlab = is_gitlab
 
     @classmethod
     def read(cls, root: str = "/", environment: Mapping[str, str] = os.environ) -> Surroundings:

@@ -29,8 +29,7 @@ MARKED = UNUSED | {
 """What the check of a mark adds."""
 
 HEAD = UNUSED | {
-    "pytest_rootfs.image_digests",
-    "pytest_rootfs.report",
+    "pytest_rootfs.head",
     "pytest_rootfs.kernel",
     "pytest_rootfs.kernel.capabilities",
     "pytest_rootfs.kernel.cgroups_layout",
@@ -41,7 +40,6 @@ HEAD = UNUSED | {
     "pytest_rootfs.kernel.proc_files",
     "pytest_rootfs.runtime",
     "pytest_rootfs.runtime.gaps",
-    "pytest_rootfs.runtime.glance",
     "pytest_rootfs.runtime.ids",
     "pytest_rootfs.runtime.subordinate_ids",
     "pytest_rootfs.runtime.surroundings",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_rootfs import report
+from pytest_rootfs import head, report
 from pytest_rootfs.changeset import Change, Changes
 from pytest_rootfs.failure_record import KeptContainer, KeptImage
 
@@ -102,7 +102,7 @@ def test_several_containers_are_told_apart() -> None:
 
 
 def test_header_is_one_line() -> None:
-    line = report.header(
+    line = head.line(
         mode="rootless", cgroup="v2", images=["minimal"], digest="sha256:12ab34cd56ef7890"
     )
 
@@ -110,13 +110,13 @@ def test_header_is_one_line() -> None:
 
 
 def test_header_says_what_is_missing() -> None:
-    line = report.header(mode="rootful", cgroup="none", images=["minimal"], digest=None)
+    line = head.line(mode="rootful", cgroup="none", images=["minimal"], digest=None)
 
     assert line == "rootfs: rootful, no cgroup, image minimal (not built yet)"
 
 
 def test_header_says_why_ids_and_limits_are_missing() -> None:
-    line = report.header(
+    line = head.line(
         mode="rootless, single id",
         cgroup="v2",
         images=["minimal"],
@@ -133,7 +133,7 @@ def test_header_says_why_ids_and_limits_are_missing() -> None:
 
 
 def test_header_lists_several_images() -> None:
-    line = report.header(mode="rootful", cgroup="v1", images=["a", "b"], digest=None)
+    line = head.line(mode="rootful", cgroup="v1", images=["a", "b"], digest=None)
 
     assert line == "rootfs: rootful, cgroup v1, images a, b"
 

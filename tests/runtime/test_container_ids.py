@@ -82,7 +82,7 @@ def test_container_of_a_user_with_few_ids(host: Host) -> None:
     assert lines[3:] == [
         "cannot run as user '5000': the container has no such id",
         "user nobody has 2001 ids, a container's users above 2000 do not exist",
-        f"hint: {User.find(NOBODY, NOBODY, '/etc').add_ranges}",
+        f"hint: {User(NOBODY, NOBODY, '/etc').add_ranges}",
     ]
 
 
@@ -100,7 +100,7 @@ def test_container_of_a_user_with_a_single_id(host: Host) -> None:
     assert lines[2:5] == [
         "cannot run as user '1000': the container has no such id",
         "user nobody has no range in /etc/subuid",
-        f"hint: {User.find(NOBODY, NOBODY, '/etc').add_ranges}",
+        f"hint: {User(NOBODY, NOBODY, '/etc').add_ranges}",
     ]
 
 

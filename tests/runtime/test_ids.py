@@ -130,7 +130,7 @@ def test_root_without_a_whole_range_uses_a_high_one(host: Host, text: str) -> No
 
 def helper_gap(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Gap:
     monkeypatch.setattr(subordinate_ids, "_search_path", lambda: str(folder))
-    return subordinate_ids.helper_gap(User.find(NOBODY, NOBODY, "/etc"))
+    return subordinate_ids.helper_gap(User(NOBODY, NOBODY, "/etc"))
 
 
 def test_missing_newuidmap_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_newuidmap_on_a_nosuid_mount_is_told(host: Host) -> None:
 def test_module_without_ids_for_a_user_is_told(host: Host) -> None:
     host.give("nobody:200000:65536\n")
     host.write("nsswitch.conf", "subid: nonesuch # comment\n")
-    user = User.find(54321, 54321, host.folder)
+    user = User(54321, 54321, host.folder)
 
     ranges, gap = subordinate_ids.ranges_of(user, "gid")
 

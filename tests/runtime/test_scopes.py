@@ -10,9 +10,9 @@ import pytest
 from features import needs
 from polling import wait_until
 
+from pytest_rootfs import head
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied
-from pytest_rootfs.runtime import glance
 from pytest_rootfs.runtime.spec import ContainerOptions
 
 CGROUPS = "/sys/fs/cgroup"
@@ -42,7 +42,7 @@ def test_containers_are_in_a_scope_and_pytest_is_not(engine: Engine) -> None:
 
 @needs("systemd user session")
 def test_header_promises_what_the_scope_gives(engine: Engine) -> None:
-    promised = glance.limits()
+    promised = head.limits()
     second = Engine(EngineSettings(store=engine.settings.store, makes_ahead=False), warn=print)
 
     second.start("scratch").close()

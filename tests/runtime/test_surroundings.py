@@ -19,7 +19,8 @@ def surroundings(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     read = Surroundings.read(str(root), environment)
-    return read._replace(is_root=is_root)
+    read.is_root = is_root
+    return read
 
 
 def sysctl(name: str, value: str) -> dict[str, str]:

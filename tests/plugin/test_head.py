@@ -12,12 +12,13 @@ SHOW = """
 from pathlib import Path
 import os
 from pytest_rootfs.engine import Engine, EngineSettings
+from pytest_rootfs import head
 from pytest_rootfs.errors import RootfsError
-from pytest_rootfs.runtime import glance
+from pytest_rootfs.runtime.ids import find_ids
 from pytest_rootfs.runtime.spec import ContainerOptions
-print(glance.refusal_foreseen())
-print(glance.ids().gap.reason)
-print(*glance.limits(), sep=": ")
+print(head.refusal_foreseen())
+print(find_ids().gap.reason)
+print(*head.limits(), sep=": ")
 engine = Engine(EngineSettings(store=Path(os.environ["PYTEST_ROOTFS_STORE"])), warn=print)
 try:
     engine.start("scratch", options=ContainerOptions.from_keywords({"pids": 9})).close()
