@@ -6,8 +6,13 @@ every suite that uses no container import it too.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False  # importing `typing` costs milliseconds, and checkers know the bare name
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+
     from pytest_rootfs.changeset import Change, Changes
     from pytest_rootfs.errors import (
         ArchiveRejected,
@@ -81,6 +86,27 @@ __all__ = [
 
 ERRORS = tuple(name for name in __all__ if name not in _HOMES)
 """The exceptions, all of `pytest_rootfs.errors`."""
+
+
+class _PlainModules:
+    """Finds our modules before pytest does, which rewrites the asserts of all that is a plugin's.
+
+    We have none to rewrite, and an import takes it twice the time: it reads each source as well,
+    and compiles it in every run where it may not keep the result, as in root's site-packages.
+    """
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None, _target: object = None
+    ) -> ModuleSpec | None:
+        """Find a module of this package; others are for those who come next."""
+        from importlib.machinery import PathFinder  # noqa: PLC0415  pytest has it imported
+
+        return PathFinder.find_spec(name, path) if name.startswith("pytest_rootfs.") else None
+
+
+if "pytest" in sys.modules:
+    sys.meta_path.insert(0, _PlainModules)
 
 
 def __dir__() -> list[str]:
