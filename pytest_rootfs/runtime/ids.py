@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 
 from pytest_rootfs.kernel import capabilities, namespaces
+from pytest_rootfs.kernel.proc_files import read_text
 from pytest_rootfs.runtime import subordinate_ids
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
 from pytest_rootfs.runtime.subordinate_ids import User
@@ -155,7 +155,7 @@ def _ids_of_limited_root() -> Ids | None:
 
 def _mapped(path: str) -> list[tuple[int, int]]:
     """Return the (first id, count) ranges that exist in this user namespace."""
-    fields = [line.split() for line in Path(path).read_text().splitlines()]
+    fields = [line.split() for line in read_text(path).splitlines()]
     return [(int(inside), int(count)) for inside, _, count in fields]
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
+from pytest_rootfs.kernel.proc_files import read_text
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
 
 TYPE_CHECKING = False
@@ -87,15 +87,15 @@ class Surroundings:
     @classmethod
     def read(cls, root: str = "/", environment: Mapping[str, str] = os.environ) -> Surroundings:
         """Read below `root`, which is another folder only to test the reading."""
-        top = Path(root)
-        settings = {name: _word(top / "proc/sys" / name) for name in (APPARMOR, CLONE, MAX)}
+        top = root.rstrip("/")
+        settings = {name: _word(f"{top}/proc/sys/{name}") for name in (APPARMOR, CLONE, MAX)}
         return cls(
-            release=_word(top / "proc/sys/kernel/osrelease"),
+            release=_word(f"{top}/proc/sys/kernel/osrelease"),
             outer=_outer(top, environment),
             settings={name: value for name, value in settings.items() if value},
-            is_filtered=_is_filtered(top / "proc/self/status"),
+            is_filtered="Seccomp:\t2" in _text(f"{top}/proc/self/status").splitlines(),
             is_root=os.geteuid() == 0,
-            is_unconfined=_word(top / "proc/self/attr/current").startswith("unconfined"),
+            is_unconfined=_word(f"{top}/proc/self/attr/current").startswith("unconfined"),
             is_github=environment.get("GITHUB_ACTIONS") == "true",
             is_gitlab=environment.get("GITLAB_CI") == "true",
         )
@@ -187,25 +187,21 @@ def _apparmor_repair(around: Surroundings) -> str:
     return f"{command} (or run as root, or give the interpreter a profile with `userns,`)"
 
 
-def _outer(top: Path, environment: Mapping[str, str]) -> Outer:
+def _outer(top: str, environment: Mapping[str, str]) -> Outer:
     for marker, outer in _MARKERS:
-        if (top / marker).exists():
+        if os.path.exists(f"{top}/{marker}"):
             return outer
     # systemd.io/CONTAINER_INTERFACE; our own containers say so as well
-    name = environment.get("container", "") or _word(top / "run/systemd/container")
+    name = environment.get("container", "") or _word(f"{top}/run/systemd/container")
     return _NAMES.get(name, "another container") if name else ""
 
 
-def _is_filtered(status: Path) -> bool:
-    try:
-        lines = status.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return False
-    return "Seccomp:\t2" in lines
+def _word(path: str) -> str:
+    return _text(path).strip()
 
 
-def _word(path: Path) -> str:
+def _text(path: str) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
+        return read_text(path)
     except OSError:
         return ""
