@@ -5,8 +5,6 @@ Changes nothing, and does without `syscalls`: the head of pytest's report reads 
 
 from __future__ import annotations
 
-from pytest_rootfs.kernel.proc_files import read_text
-
 NAMES = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -76,5 +74,6 @@ def mask(names: list[str]) -> int:
 
 def effective() -> set[str]:
     """Return the names of what this process may use now; proc_pid_status(5), CapEff."""
-    held = int(read_text("/proc/self/status").partition("\nCapEff:")[2].split(maxsplit=1)[0], 16)
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
+        held = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
     return {name for number, name in enumerate(NAMES) if held >> number & 1}

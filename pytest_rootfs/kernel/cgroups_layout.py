@@ -118,9 +118,11 @@ def parse_mounts(mountinfo: str, own_paths: dict[str, str]) -> list[Mount]:
     mounts: dict[str, Mount] = {}
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
+        if not right.startswith("cgroup"):
+            continue
         fields, (fs_type, _, options) = left.split(), right.split(" ", 2)
         path, is_read_only = unescaped(fields[4]), "ro" in fields[5].split(",")
-        if not fs_type.startswith("cgroup") or not _is_seen(path, fields[2]):
+        if not _is_seen(path, fields[2]):
             continue
         if fs_type == "cgroup2":
             version, controllers, key = 2, _v2_controllers(path), ""

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 
-from pytest_rootfs.kernel import capabilities, namespaces
 from pytest_rootfs.kernel.proc_files import read_text
 from pytest_rootfs.runtime import subordinate_ids
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
-from pytest_rootfs.runtime.subordinate_ids import User
+from pytest_rootfs.runtime.subordinate_ids import ID_COUNT, User, map_ranges
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 ROOT_FALLBACK = (1_879_048_192, 65536)
 """0x70000000: above what distributions give to people, below what systemd-nspawn picks last."""
 
-WHOLE = [(0, (1 << 32) - 1)]
+WHOLE = [(0, ID_COUNT)]
 """What the initial user namespace has."""
 
 
@@ -96,7 +95,7 @@ def _ids_of_root(user: User) -> Ids:
 
 def _whole(user: User, kind: Kind) -> Map:
     """Use root's own ranges only when they cover all 65536 ids."""
-    lines = namespaces.map_ranges(subordinate_ids.ranges_of(user, kind)[0], first_inside=0)
+    lines = map_ranges(subordinate_ids.ranges_of(user, kind)[0], first_inside=0)
     return tuple(lines) if sum(count for *_, count in lines) == 65536 else ()
 
 
@@ -105,8 +104,8 @@ def _ids_of_ordinary_user(user: User) -> Ids:
     gids, gid_gap = subordinate_ids.ranges_of(user, "gid")
     if gap := uid_gap or gid_gap or subordinate_ids.helper_gap(user):
         return _single(user.uid, user.gid, gap)
-    uid_map = ((0, user.uid, 1), *namespaces.map_ranges(uids, first_inside=1))
-    gid_map = ((0, user.gid, 1), *namespaces.map_ranges(gids, first_inside=1))
+    uid_map = ((0, user.uid, 1), *map_ranges(uids, first_inside=1))
+    gid_map = ((0, user.gid, 1), *map_ranges(gids, first_inside=1))
     shortage = _shortage(uid_map, gid_map, f"user {user.name} has", user.add_ranges)
     return Ids(mode="rootless", uid_map=uid_map, gid_map=gid_map, needs_helper=True, gap=shortage)
 
@@ -136,12 +135,14 @@ def _ids_of_limited_root() -> Ids | None:
     """
     if os.getuid() != 0:
         return None
+    from pytest_rootfs.kernel import capabilities  # noqa: PLC0415  root only
+
     uids, gids = _mapped("/proc/self/uid_map"), _mapped("/proc/self/gid_map")
     own = capabilities.effective()
     if uids == WHOLE and "SYS_ADMIN" in own:
         return None
-    uid_map = ((0, 0, 1), *namespaces.map_ranges(_without_root(uids), first_inside=1))
-    gid_map = ((0, 0, 1), *namespaces.map_ranges(_without_root(gids), first_inside=1))
+    uid_map = ((0, 0, 1), *map_ranges(_without_root(uids), first_inside=1))
+    gid_map = ((0, 0, 1), *map_ranges(_without_root(gids), first_inside=1))
     if 1 in (len(uid_map), len(gid_map)):
         what = "this process is root of a user namespace with a single id"
         return _single(0, 0, Gap(reason=what, repair="run pytest outside of it"))

@@ -13,16 +13,19 @@ import stat
 import subprocess
 from pathlib import Path
 
-from pytest_rootfs.kernel import namespaces
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Literal
 
-    from pytest_rootfs.kernel.namespaces import Range
-
     Kind = Literal["uid", "gid"]
+    Range = tuple[int, int]
+    """First id, how many."""
+
+ID_COUNT = (1 << 32) - 1
+"""All that there are: 4294967295 is (uid_t) -1, which chown(2) takes for "leave it"."""
 
 HELPERS = ("newuidmap", "newgidmap")
 GETSUBIDS_TIMEOUT_S = 10.0
@@ -66,7 +69,7 @@ def ranges_of(user: User, kind: Kind) -> tuple[list[Range], Gap]:
         source = _subid_module(user.folder)
         if source:
             return _ranges_of_module(user, kind, source)
-        ranges, malformed = namespaces.read_subordinate_ranges(str(path), user.name, user.uid)
+        ranges, malformed = read_ranges(str(path), user.name, user.uid)
     except OSError as error:
         what = f"{error.filename or path} cannot be read: {error.strerror}"
         return [], Gap(reason=what, repair=f"sudo chmod a+r {path}")
@@ -85,6 +88,36 @@ def ranges_of(user: User, kind: Kind) -> tuple[list[Range], Gap]:
                 f"--add-sub{kind}s 100000-165535 {user.name}",
             )
     return ranges, NO_GAP
+
+
+def read_ranges(path: str, user_name: str, user_id: int) -> tuple[list[Range], list[str]]:
+    """Return a user's ranges from /etc/subuid or /etc/subgid, and its lines that make no range.
+
+    Lines may name the user or its number; a user may have several; a missing file has none. The
+    same lines are malformed to newuidmap, which passes over them in silence.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.strip() for line in file]
+    except FileNotFoundError:
+        return [], []
+    ranges, malformed = [], []
+    for line in lines:
+        owner, *numbers = line.split(":")
+        if owner not in (user_name, str(user_id)):
+            continue
+        if (found := _range(numbers)) is not None:
+            ranges.append(found)
+        else:
+            malformed.append(line)
+    return ranges, malformed
+
+
+def _range(numbers: Sequence[str]) -> Range | None:
+    if len(numbers) != 2 or not all(text.isascii() and text.isdigit() for text in numbers):
+        return None
+    first, count = int(numbers[0][:20]), int(numbers[1][:20])
+    return (first, count) if 0 < count <= ID_COUNT - first else None
 
 
 def _subid_module(folder: Path) -> str:
@@ -130,6 +163,39 @@ def _listed_range(line: str) -> Range | None:
     """Parse a line of getsubids, `0: alice 100000 65536`."""
     words = line.split()[-2:]
     return (int(words[0]), int(words[1])) if all(word.isdigit() for word in words) else None
+
+
+def map_ranges(ranges: Sequence[Range], *, first_inside: int) -> list[tuple[int, int, int]]:
+    """Lay ranges one after the other from an id inside on, up to 65536 ids in all.
+
+    The kernel takes no id twice, so what an earlier range has is left out of a later one. Ranges
+    that touch stay apart: newuidmap wants every line inside of one range of the file.
+    """
+    lines: list[tuple[int, int, int]] = []
+    for outside, size in _without_overlaps(ranges):
+        count = min(size, 65536 - first_inside)
+        if count > 0:
+            lines.append((first_inside, outside, count))
+            first_inside += count
+    return lines
+
+
+def _without_overlaps(ranges: Sequence[Range]) -> list[Range]:
+    kept: list[Range] = []
+    for given in ranges:
+        pieces = [given]
+        for taken in kept:
+            pieces = [part for piece in pieces for part in _minus(piece, taken)]
+        kept += pieces
+    return kept
+
+
+def _minus(piece: Range, taken: Range) -> list[Range]:
+    """Return what remains of a range: up to two ranges, before and after the one taken out."""
+    first, end = piece[0], sum(piece)
+    before = (first, min(end, taken[0]) - first)
+    behind = (max(first, sum(taken)), end - max(first, sum(taken)))
+    return [part for part in (before, behind) if part[1] > 0]
 
 
 def find_helper(name: str) -> str | None:

@@ -15,7 +15,6 @@ UNUSED = {
     "pytest_rootfs.plugin",
     "pytest_rootfs.session",
     "pytest_rootfs.settings",
-    "pytest_rootfs.summaries",
 }
 """What every quiet run of pytest imports where the package is installed."""
 
@@ -36,7 +35,6 @@ HEAD = UNUSED | {
     "pytest_rootfs.kernel.cgroups_places",
     "pytest_rootfs.kernel.cgroups_reasons",  # where a limit cannot be enforced
     "pytest_rootfs.kernel.cgroups_rights",
-    "pytest_rootfs.kernel.namespaces",
     "pytest_rootfs.kernel.proc_files",
     "pytest_rootfs.runtime",
     "pytest_rootfs.runtime.gaps",
@@ -89,6 +87,23 @@ def test_unused_plugin_imports_no_library(
     with_plugin = modules_of(pytester, PLAIN, option)
 
     assert with_plugin - without - ours(with_plugin) - needed == set()
+
+
+def test_modules_are_not_loaded_to_be_rewritten(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(  # a distribution that is no editable one has pytest do this
+        early="import pytest; pytest.register_assert_rewrite('pytest_rootfs')",
+        test_it="""
+            import sys
+
+            def test_it():
+                hook = next(each for each in sys.meta_path if "assertion" in type(each).__module__)
+                named = {name for name in sys.modules if name.startswith("pytest_rootfs.")}
+                assert "pytest_rootfs.options" in named
+                assert named & hook._rewritten_names.keys() == set()
+        """,
+    )
+
+    pytester.runpytest_subprocess("-p", "early").assert_outcomes(passed=1)
 
 
 def test_check_of_marks_imports_only_what_checks(pytester: pytest.Pytester) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rootfs.kernel import namespaces
+from pytest_rootfs.runtime import subordinate_ids
 
 RANGES = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 80)), max_size=8)
 
@@ -16,7 +16,7 @@ RANGES = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 80)), max_size=8
 def parsed(tmp_path: Path, text: str) -> tuple[list[tuple[int, int]], list[str]]:
     path = tmp_path / "subuid"
     path.write_text(text)
-    return namespaces.read_subordinate_ranges(str(path), "alice", 1001)
+    return subordinate_ids.read_ranges(str(path), "alice", 1001)
 
 
 def test_ranges_by_name_and_by_number(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_ranges_by_name_and_by_number(tmp_path: Path) -> None:
 def test_missing_file_has_no_ranges(tmp_path: Path) -> None:
     path = str(tmp_path / "subuid")
 
-    assert namespaces.read_subordinate_ranges(path, "alice", 1001) == ([], [])
+    assert subordinate_ids.read_ranges(path, "alice", 1001) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_lines_of_nobody_here_are_passed_over(tmp_path: Path, line: str) -> None
     path = tmp_path / "subuid"
     path.write_text(f"{line}\n", errors="surrogateescape")
 
-    found = namespaces.read_subordinate_ranges(str(path), "alice2", 1002)
+    found = subordinate_ids.read_ranges(str(path), "alice2", 1002)
 
     assert found == ([], [])
 
@@ -72,25 +72,25 @@ def test_lines_of_nobody_here_are_passed_over(tmp_path: Path, line: str) -> None
 def test_ranges_are_laid_one_after_the_other() -> None:
     ranges = [(300000, 1000), (100000, 65536)]
 
-    assert namespaces.map_ranges(ranges, first_inside=1) == [
+    assert subordinate_ids.map_ranges(ranges, first_inside=1) == [
         (1, 300000, 1000),
         (1001, 100000, 64535),
     ]
 
 
 def test_touching_ranges_stay_apart() -> None:
-    assert namespaces.map_ranges([(100, 10), (110, 10)], first_inside=1) == [
+    assert subordinate_ids.map_ranges([(100, 10), (110, 10)], first_inside=1) == [
         (1, 100, 10),
         (11, 110, 10),
     ]
 
 
 def test_range_that_is_there_twice_counts_once() -> None:
-    assert namespaces.map_ranges([(100, 10), (100, 10)], first_inside=1) == [(1, 100, 10)]
+    assert subordinate_ids.map_ranges([(100, 10), (100, 10)], first_inside=1) == [(1, 100, 10)]
 
 
 def test_overlap_is_left_out_of_the_later_range() -> None:
-    assert namespaces.map_ranges([(100, 10), (90, 30)], first_inside=0) == [
+    assert subordinate_ids.map_ranges([(100, 10), (90, 30)], first_inside=0) == [
         (0, 100, 10),
         (10, 90, 10),
         (20, 110, 10),
@@ -99,7 +99,7 @@ def test_overlap_is_left_out_of_the_later_range() -> None:
 
 @given(RANGES)
 def test_map_has_each_id_of_the_ranges_once(ranges: list[tuple[int, int]]) -> None:
-    lines = namespaces.map_ranges(ranges, first_inside=1)
+    lines = subordinate_ids.map_ranges(ranges, first_inside=1)
 
     outside = [first + step for _, first, count in lines for step in range(count)]
     inside = [first + step for first, _, count in lines for step in range(count)]
