@@ -248,7 +248,8 @@ class _Summary:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Remove the oldest failures beyond what is to be kept; the workers have ended."""
-        self._session.summary.finish()
+        if self._session.has_summary:
+            self._session.summary.finish()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(
@@ -256,7 +257,7 @@ class _Summary:
     ) -> Generator[None, None, None]:
         """End the summary with a line a kept failure."""
         yield
-        if terminalreporter.config.option.no_summary:
+        if terminalreporter.config.option.no_summary or not self._session.has_summary:
             return
         if lines := self._session.summary.lines():
             terminalreporter.section(self._session.summary.title(), cyan=True)

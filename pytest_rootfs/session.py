@@ -12,8 +12,6 @@ from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pytest_rootfs.summaries import Summary
-
 if TYPE_CHECKING:
     from pytest_rootfs.attempts import Attempt, Item, Report
     from pytest_rootfs.engine import Engine
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.spec import ContainerOptions
     from pytest_rootfs.runtime.stats import Stats
     from pytest_rootfs.secret_values import SecretValues
+    from pytest_rootfs.summaries import Summary
 
 
 class Session:
@@ -53,7 +52,7 @@ class Session:
         self._started: set[str] = set()
         self._forks: dict[str, list[Container]] = {}
         self._timings: dict[str, float] = {}
-        self.summary = Summary(settings, project=config.rootpath)
+        self._summary: Summary | None = None
         self._clock: Clock | None = None
         self._began_ns = 0
 
@@ -62,6 +61,20 @@ class Session:
         from pytest_rootfs.head import ImageDigests  # noqa: PLC0415  first container
 
         return ImageDigests(self._config)
+
+    @property
+    def summary(self) -> Summary:
+        """What the end of the session says, made on first use."""
+        if self._summary is None:
+            from pytest_rootfs.summaries import Summary  # noqa: PLC0415  first failure
+
+            self._summary = Summary(self.settings, project=self._config.rootpath)
+        return self._summary
+
+    @property
+    def has_summary(self) -> bool:
+        """Tell whether there is something to say at the end."""
+        return self._summary is not None
 
     @property
     def engine(self) -> Engine:

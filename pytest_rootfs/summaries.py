@@ -1,6 +1,6 @@
 """What the terminal summary says of kept failures; and room is made for them.
 
-Imported by every pytest run where the package is installed, so it imports next to nothing.
+Imported when the first failure is kept.
 """
 
 from __future__ import annotations
