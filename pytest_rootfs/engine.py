@@ -133,7 +133,7 @@ class Engine:
                 layers_fd = self.store.layers_fd(self.ids.key, self.layer_owner)
                 path = self.store.root / "layers" / self.ids.key
                 try:
-                    makes_ahead = self.settings.makes_ahead and len(os.sched_getaffinity(0)) > 1
+                    makes_ahead = self.settings.makes_ahead
                     self._session = Session(self.ids, layers_fd, path, makes_ahead=makes_ahead)
                 finally:
                     os.close(layers_fd)

@@ -24,6 +24,22 @@ def read_all(fd: int) -> str:
     return os.fsdecode(b"".join(chunks))
 
 
+def children() -> list[int]:
+    """Return the children of this process, which has one thread; none where proc does not tell."""
+    try:
+        return [int(pid) for pid in read_text(f"/proc/self/task/{os.getpid()}/children").split()]
+    except FileNotFoundError:
+        return []  # a kernel without CONFIG_PROC_CHILDREN
+
+
+def is_unmapped(pid: int) -> bool:
+    """Tell whether a process lives in a user namespace without ids (user_namespaces(7))."""
+    try:
+        return not read_text(f"/proc/{pid}/uid_map")
+    except OSError:
+        return False
+
+
 def stat_fields(pid: int) -> list[str]:
     """Return /proc/PID/stat from field 3, the state, on; nothing for a process that is gone."""
     try:

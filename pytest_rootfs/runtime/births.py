@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 
-from pytest_rootfs.kernel import syscalls
-from pytest_rootfs.kernel.namespaces import write_map_text
 from pytest_rootfs.runtime import protocol
-from pytest_rootfs.runtime.nursery import NurseryGone, kill_and_reap
+from pytest_rootfs.runtime.nursery import kind_of
+from pytest_rootfs.runtime.orders import Request
 from pytest_rootfs.runtime.spawned import Container
 
 TYPE_CHECKING = False
@@ -92,57 +91,43 @@ class Births:
         """Those that are to be given up when nobody waits."""
         self._depth = 1
         self._busy_groups: list[Group] = []
+        self._spare: Birth | None = None
+        """An init of the plan used last, without a container yet."""
+        self._last: tuple[str, Message] | None = None
+        """That plan, and its key."""
 
-    def create(
-        self,
-        key: str,
-        plan: Message,
-        tree_fds: Sequence[int],
-        reply: socket.socket,
-        *,
-        is_beside_others: bool,
-    ) -> tuple[Container, bool]:
-        """Return a container of a plan, and whether it is ready; else its init tells `reply`.
+    def create(self, request: Request, *, is_beside_others: bool) -> tuple[Container, bool]:
+        """Return a container, and whether it is ready; else its init says so, to who asks.
 
         `is_beside_others` says that there are others, so that the next ones are asked for at once.
         Raises MountRefused, or OSError.
         """
-        container = self._take_ahead(key, tree_fds)
+        container = self._take_ahead(request)
         is_ready = container is not None
         if container is None:
-            try:
-                container = self._make(key, plan, tree_fds, reply, is_ahead=False)
-            except NurseryGone:
-                container = self._make(key, plan, tree_fds, reply, is_ahead=False)
+            container = self._make(request)
         if is_beside_others:
             self._depth = AHEAD_MAX
         # what stands on a snapshot is another one each time
-        self._learn("" if plan["is_singular"] else key)
+        self._learn("" if request.plan["is_singular"] else request.key)
+        self._last = request.key, request.plan
         return container, is_ready
 
-    def restart(
-        self,
-        container: Container,
-        key: str,
-        plan: Message,
-        tree_fds: Sequence[int],
-        reply: socket.socket,
-        *,
-        is_emptied: bool,
-    ) -> None:
+    def restart(self, container: Container, request: Request, *, is_emptied: bool) -> None:
         """Kill every process and begin anew, with the same cgroups and the same or a new rw layer.
 
-        Init tells `reply` when it is ready; `settle` is then to follow. After an error the
+        Init tells who asks when it is ready; `settle` is then to follow. After an error the
         container is dead, and keeps both.
         """
         container.end()
+        container.unmount()  # a rw layer is for one overlay at a time
         container.settle(is_ready=True)
         container.group.freeze(frozen=False)
         kept = container.rw_layer
-        birth = self._bear(key, plan, tree_fds, reply, is_ahead=False)
-        rest = plan, tree_fds, container.group
-        process, rw_layer = self._complete(birth, *rest, None if is_emptied else kept)
-        container.begin(birth.control, process)
+        birth = self._expect(request)
+        rest = request, container.group, None if is_emptied else kept
+        birth, rw_layer = self._complete(birth, *rest)
+        container.begin(birth)
         if rw_layer is not kept:
             container.rw_layer, container.former_layer = rw_layer, kept
 
@@ -170,7 +155,7 @@ class Births:
         own, far = protocol.pair()
         with far:
             try:
-                container = self._make(key, plan, (), far, is_ahead=True)
+                container = self._make(Request(key, plan, far, is_ahead=True))
             except OSError:
                 own.close()
                 self._forget(key)
@@ -178,8 +163,17 @@ class Births:
         self._ahead.append(Ahead(key, plan, container, own))
         return True
 
+    def bear_spare(self) -> bool:
+        """Have an init born for what nobody foresees; tell whether that was to be done."""
+        if self._ahead or self._spare is not None or self._last is None:
+            return False
+        self._spare = self._nursery.bear(*self._last, is_spare=True)
+        return True
+
     def discard_all(self) -> None:
-        """Kill the containers that nobody has asked for, and give up those that are dead."""
+        """Kill what nobody has asked for, and give up the containers that are dead."""
+        if self._spare is not None:
+            self._spare.abandon()
         while self._ahead:
             self._discard(self._ahead.pop())
         while self.dispose_one():
@@ -230,14 +224,14 @@ class Births:
         known = self._successors.items()
         self._successors = {before: after for before, after in known if after[0] != key}
 
-    def _take_ahead(self, key: str, tree_fds: Sequence[int]) -> Container | None:
+    def _take_ahead(self, request: Request) -> Container | None:
         for ahead in self._ahead:
-            if ahead.key == key:
+            if ahead.key == request.key:
                 break
         else:
             return None
         self._ahead.remove(ahead)
-        answer = ahead.answer(tree_fds)
+        answer = ahead.answer(request.tree_fds)
         if "ready" not in answer:
             self._discard(ahead)
             if ahead.wants_trees and "error" in answer:
@@ -250,91 +244,64 @@ class Births:
         ahead.conversation.close()
         self.dispose(ahead.container)
 
-    def _make(
-        self,
-        key: str,
-        plan: Message,
-        tree_fds: Sequence[int],
-        reply: socket.socket,
-        *,
-        is_ahead: bool,
-    ) -> Container:
+    def _make(self, request: Request) -> Container:
         """Make a container: its cgroups and files while init, in the nursery, comes to life."""
         container_id = os.urandom(6).hex()
-        birth = self._bear(key, plan, tree_fds, reply, is_ahead=is_ahead)
+        birth = self._expect(request)
         try:
-            group = self._parent.create(container_id, plan["limits"])
+            group = self._parent.create(container_id, request.plan["limits"])
         except OSError:
             birth.abandon()
             raise
         try:
-            process, rw_layer = self._complete(birth, plan, tree_fds, group)
+            birth, rw_layer = self._complete(birth, request, group)
         except OSError:
             self._remove(group)
             raise
-        return Container(container_id, birth.control, group, rw_layer, process)
+        return Container(container_id, group, rw_layer, birth)
 
-    def _bear(
-        self,
-        key: str,
-        plan: Message,
-        tree_fds: Sequence[int],
-        reply: socket.socket,
-        *,
-        is_ahead: bool,
-    ) -> Birth:
-        namespaces = plan["namespaces"]
-        if self._parent.clones_into_groups:
-            # from a cgroup namespace of its own, init could not clone a command into the group
-            # (ENOENT under the mount option nsdelegate, cgroup-v2.rst): each command gets one
-            namespaces &= ~syscalls.CLONE_NEWCGROUP
-        message = {"key": key, "namespaces": namespaces, "is_ahead": is_ahead}
-        return self._nursery.bear(message, plan, [reply.fileno(), *tree_fds])
+    def _expect(self, request: Request) -> Birth:
+        """Return the spare, or an init that is being born."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.kind == kind_of(request.plan):
+            return spare
+        if spare is not None:
+            spare.abandon()
+        return self._nursery.bear(request.key, request.plan)
 
     def _complete(
-        self,
-        birth: Birth,
-        plan: Message,
-        tree_fds: Sequence[int],
-        group: Group,
-        kept: RwLayer | None = None,
-    ) -> tuple[tuple[int, int], RwLayer]:
+        self, birth: Birth, request: Request, group: Group, kept: RwLayer | None = None
+    ) -> tuple[Birth, RwLayer]:
         """Give an init its root file system, on a new rw layer unless one is given.
 
-        Returns its pid and pidfd, and the rw layer. After an error it is dead.
+        Returns the init, another one if that was killed. After an error it is dead.
         """
         try:
-            root = self._make_root(plan, tree_fds, kept)
+            root = self._make_root(request, kept)
         except OSError:
             birth.abandon()
             raise
         try:
-            process = birth.process()
             try:
-                _write_maps(plan, process[0])
-                root.send(birth.control, group)
-            except OSError:
-                os.close(process[1])
-                kill_and_reap(process[0])
-                raise
+                birth.begin(request, group, root)
+            except OSError:  # that one may have been killed, or its nursery
+                birth.abandon()
+                birth = self._nursery.bear(request.key, request.plan)
+                birth.begin(request, group, root)
         except OSError:
-            birth.control.close()
+            birth.abandon()
             if root.rw_layer is not kept:
                 root.rw_layer.close()
             raise
         finally:
             root.close_start()
-        return process, root.rw_layer
+        return birth, root.rw_layer
 
-    def _make_root(self, plan: Message, tree_fds: Sequence[int], kept: RwLayer | None) -> Root:
+    def _make_root(self, request: Request, kept: RwLayer | None) -> Root:
+        plan, tree_fds = request.plan, request.tree_fds
         if plan["host_tree"] >= 0 and tree_fds:
             self._trees.add_host(tree_fds[plan["host_tree"]])
         return self._trees.make(plan, kept)
 
     def _remove(self, group: Group) -> None:
         self._busy_groups = [group for group in [*self._busy_groups, group] if not group.remove()]
-
-
-def _write_maps(plan: Message, pid: int) -> None:
-    for name in ("uid_map", "gid_map"):
-        write_map_text(f"/proc/{pid}/{name}", plan[name])

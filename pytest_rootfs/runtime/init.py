@@ -16,18 +16,13 @@ import socket
 
 from pytest_rootfs.kernel import forks, inside, syscalls
 from pytest_rootfs.kernel.cgroups_session import Entrances
-from pytest_rootfs.runtime import commands, files, processes, protocol, root_trees
+from pytest_rootfs.runtime import commands, files, processes, protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_rootfs.runtime.protocol import Message
 
 SIGCHLD_BIT = 1 << (signal.SIGCHLD - 1)
-
-REHEARSING_AFTER_MS = 3
-"""Who is asked sooner has no time to rehearse: it would take as long as it saves."""
 
 _signal_fds: list[int] = []
 
@@ -42,58 +37,6 @@ def prepare() -> None:
     commands.prepare()
 
 
-class Start:
-    """What an init is born with, and what it gets."""
-
-    __slots__ = (
-        "control",
-        "group",
-        "is_ahead",
-        "overlay_fd",
-        "plan",
-        "reply",
-        "step",
-        "tree_fds",
-        "trees",
-    )
-
-    def __init__(self, plan: Message, fds: Sequence[int], *, is_ahead: bool) -> None:
-        """Take the descriptors of the socket, of who waits, and of the trees of the call."""
-        self.is_ahead = is_ahead
-        """Whether nobody waits for the container yet."""
-        self.plan = plan
-        self.step = "start"
-        self.control = protocol.end_of(fds[0])
-        self.reply = protocol.end_of(fds[1])
-        self.tree_fds = fds[2:]
-        self.group = Entrances()
-        self.overlay_fd = -1
-        self.trees: list[tuple[int, str]] = []
-        """What is attached below the overlay: descriptors and paths."""
-
-    def await_root(self) -> None:
-        """Wait for the root file system; once it is there, the id maps are written, too."""
-        root = root_trees.receive(self.control)
-        if root is None:
-            os._exit(1)  # the spawner was killed, or could not make it and says so
-        self.overlay_fd, self.trees, self.group = root
-
-    def carry_out(self, part: str) -> None:
-        """Carry out the steps of `init` or `late`; `step` names the one that raises OSError."""
-        for step, function, arguments in self.plan[part]:
-            self.step = step
-            function(self, *arguments)
-
-    def tell_ready(self) -> None:
-        """Tell whoever waits that the container has started."""
-        self.reply.send(protocol.READY)
-        self.reply.close()
-
-    def close_root(self) -> None:
-        """Close what has been attached."""
-        protocol.close_all([self.overlay_fd, *(fd for fd, _ in self.trees)])
-
-
 def close_others(*fds: int) -> None:
     """Close, in the nursery, all descriptors but those given and what every init needs."""
     first = 3
@@ -101,39 +44,6 @@ def close_others(*fds: int) -> None:
         os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, 1 << 20)
-
-
-def main(start: Start) -> None:
-    """Become the container; never returns."""
-    try:
-        start.carry_out("init")
-        start.close_root()
-        protocol.close_all(start.tree_fds)
-        start.tell_ready()
-        # pytest goes on from here; what no command may run without comes before the first request
-        start.carry_out("late")
-        agent = Init(start.control, start.group)
-        if start.is_ahead and not agent.is_asked_within(REHEARSING_AFTER_MS):
-            try:
-                agent.rehearse()
-            except OSError:
-                pass  # what is wrong here, the first command will say
-        agent.serve()
-    except OSError as error:
-        _report(start, protocol.error_frame(error, start.step))
-    except BaseException as error:  # noqa: BLE001  a defect of ours: pytest must hear of it
-        _report(
-            start, {"error": {"step": start.step, "errno": 0, "text": repr(error), "subject": ""}}
-        )
-    finally:
-        os._exit(1)
-
-
-def _report(start: Start, message: Message) -> None:
-    try:
-        protocol.send(start.reply, message)
-    except OSError:
-        pass  # it had reported before, or pytest is gone: the exit is then the message
 
 
 class Init:

@@ -12,75 +12,124 @@ import errno
 import os
 import signal
 
-from pytest_rootfs.kernel import forks, prepared, syscalls
-from pytest_rootfs.runtime import commands, init, protocol, steps
+from pytest_rootfs.kernel import forks, proc_files, syscalls
+from pytest_rootfs.kernel.namespaces import write_map_text
+from pytest_rootfs.runtime import init, newborn, orders, protocol, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from typing import Any  # the steps of plans are JSON
 
+    from pytest_rootfs.kernel.cgroups_session import Entrances
     from pytest_rootfs.runtime.protocol import Message
+    from pytest_rootfs.runtime.root_trees import Root
+
+    Kind = tuple[int, list[Any]]
+    """Namespaces, and steps that need no more."""
 
 KEPT_PLANS = 256
 REHEARSALS = 16
 """The interpreter takes code for frequent, and makes it fast, after eight times."""
 
 
-class NurseryGone(OSError):
-    """Somebody has killed the nursery; another one takes the next call."""
-
-
 class Birth:
-    """An init under way: the far end of its socket, and the nursery's word on its process."""
+    """An init that waits to be told which container to be, as the spawner knows it."""
 
-    __slots__ = ("control", "nursery")
+    __slots__ = ("_nursery", "_process", "control", "kind", "mounts_fd", "plans")
 
-    def __init__(self, control: socket.socket, nursery: Nursery) -> None:
+    def __init__(
+        self, control: socket.socket, nursery: Nursery, kind: Kind, plans: frozenset[str]
+    ) -> None:
         self.control = control
-        self.nursery = nursery
+        """The far end of its socket."""
+        self.kind = kind
+        self.plans = plans
+        """The keys of the plans that it was born with."""
+        self.mounts_fd = -1
+        self._nursery = nursery
+        self._process: tuple[int, int] | OSError | None = None
 
     def process(self) -> tuple[int, int]:
-        """Wait for the process; return its pid and pidfd. Raises OSError, or NurseryGone."""
-        return self.nursery.deliver()
+        """Wait for the process; return its pid and pidfd.
+
+        Raises OSError: it could not be cloned, or the nursery was killed meanwhile.
+        """
+        self.settle()
+        if isinstance(self._process, OSError):
+            raise self._process
+        return self._process or (0, -1)
+
+    @property
+    def pid(self) -> int:
+        """The process, once the nursery has told of it; 0 before, and if there is none."""
+        return self._process[0] if isinstance(self._process, tuple) else 0
+
+    def settle(self) -> None:
+        """Wait for the nursery's word, whatever it is."""
+        if self._process is None:
+            try:
+                self._process = self._nursery.deliver()
+            except OSError as error:
+                self._process = error
+
+    def begin(self, request: orders.Request, group: Entrances, root: Root) -> None:
+        """Write its id maps, and tell it which container to be.
+
+        Raises OSError: it could not be cloned, has been killed, or the nursery has.
+        """
+        pid, _ = self.process()
+        for name in ("uid_map", "gid_map"):
+            write_map_text(f"/proc/{pid}/{name}", request.plan[name])
+        # before it forbids that
+        self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        what = group, root.overlay_fd, root.trees
+        orders.send(self.control, request, *what, is_known=request.key in self.plans)
 
     def abandon(self) -> None:
-        """Kill what has been born, if anything has."""
+        """Kill what has been born, if anything has. Idempotent."""
+        self.settle()
         self.control.close()
-        try:
-            pid, pidfd = self.nursery.deliver()
-        except OSError:
-            return
-        os.close(pidfd)
-        kill_and_reap(pid)
+        if self.mounts_fd >= 0:
+            os.close(self.mounts_fd)
+        if isinstance(self._process, tuple):
+            os.close(self._process[1])
+            kill_and_reap(self._process[0])
+        self.mounts_fd, self._process = -1, _gone()
 
 
 class Nursery:
-    """The spawner's side. One birth at a time: `bear`, then `deliver`."""
+    """The spawner's side."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clones_into_groups: bool) -> None:
+        """`clones_into_groups` says that inits clone commands into control groups, on v2."""
+        # from a cgroup namespace of its own, an init could not (ENOENT under the mount option
+        # nsdelegate, cgroup-v2.rst): each command gets one
+        self._namespaces = ~(syscalls.CLONE_NEWCGROUP if clones_into_groups else 0)
         self._pid = 0
         self._control: socket.socket | None = None
-        self._known: set[str] = set()
-        """Plans that the process keeps."""
+        self._plans: set[str] = set()
+        """The keys of the plans that the process keeps."""
+        self._last: Birth | None = None
 
-    def bear(self, message: Message, plan: Message, fds: Sequence[int]) -> Birth:
-        """Have an init cloned; of the descriptors the first is whom it tells that it is ready.
-
-        `message` has the key of the plan, the flags of its namespaces, and `is_ahead`.
-        """
+    def bear(self, key: str, plan: Message, *, is_spare: bool = False) -> Birth:
+        """Have an init of a plan cloned. `is_spare` says that it has time to prepare itself."""
+        if self._last is not None:
+            self._last.settle()  # one at a time: answers come in turn
+        namespaces = plan["namespaces"] & self._namespaces
+        message = {"key": key, "namespaces": namespaces, "is_spare": is_spare}
         own, control = protocol.pair()
         with control:
-            every = [control.fileno(), *fds]
             try:
-                self._send(message, plan, every)
+                self._send(message, plan, control)
             except ConnectionError:  # somebody has killed it
                 self.end()
-                self._send(message, plan, every)
-        return Birth(own, self)
+                self._send(message, plan, control)
+        self._last = Birth(own, self, kind_of(plan), frozenset(self._plans))
+        return self._last
 
     def deliver(self) -> tuple[int, int]:
-        """Return the pid and the pidfd of what `bear` has asked for."""
+        """Return the pid and the pidfd of the oldest that is still to come."""
         if self._control is None:
             raise _gone()
         try:
@@ -103,26 +152,38 @@ class Nursery:
                 _serve(far)
             os.close(pidfd)
         self._control = own
-        self._known.clear()
+        self._plans.clear()
         return own
 
     def end(self) -> None:
-        """End the process; the inits that it had live on. Idempotent."""
+        """End the process; the inits that it has told of live on. Idempotent."""
         if self._control is not None:
             self._control.close()
             self._control = None
             kill_and_reap(self._pid)
+            self._end_unreported()
 
-    def _send(self, message: Message, plan: Message, fds: Sequence[int]) -> None:
-        control = self._control or self.begin()
+    def _end_unreported(self) -> None:
+        """End an init that it had, and was killed before it could say so: nobody else would."""
+        last = self._last.pid if self._last is not None else 0
+        for pid in proc_files.children():
+            if pid != last and proc_files.is_unmapped(pid):
+                kill_and_reap(pid)
+
+    def _send(self, message: Message, plan: Message, control: socket.socket) -> None:
+        peer = self._control or self.begin()
         key = message["key"]
-        if key not in self._known:
-            if len(self._known) >= KEPT_PLANS:
-                self._known.clear()
-            parts = {"init": plan["init"], "late": plan["late"]}
-            protocol.send(control, {"key": key, "plan": parts})
-            self._known.add(key)
-        protocol.send(control, message, fds)
+        if key not in self._plans:
+            if len(self._plans) >= KEPT_PLANS:
+                self._plans.clear()
+            protocol.send(peer, {"key": key, "plan": orders.parts_of(plan)})
+            self._plans.add(key)
+        protocol.send(peer, message, [control.fileno()])
+
+
+def kind_of(plan: Message) -> Kind:
+    """Return what an init of a plan is born with, and does before it is told more."""
+    return plan["namespaces"], plan["early"]
 
 
 def kill_and_reap(pid: int) -> int:
@@ -131,21 +192,18 @@ def kill_and_reap(pid: int) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def _gone() -> NurseryGone:
-    return NurseryGone(errno.ECHILD, "the process that has the inits was killed", "nursery")
+def _gone() -> OSError:
+    return OSError(errno.ECHILD, "the process that has the inits was killed", "nursery")
 
 
 def _serve(control: socket.socket) -> None:
     """Have inits until the spawner is gone; never returns."""
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-        try:
-            _rehearse()
-        except OSError:
-            pass  # what is wrong here, the first command will say
-        commands.forget()
+        for _ in range(REHEARSALS):
+            newborn.rehearse()
         init.close_others(control.fileno())
-        plans: dict[str, Message] = {}
+        plans: dict[str, newborn.Plan] = {}
         while True:
             message, fds = protocol.receive(control)
             if message is None:
@@ -153,40 +211,16 @@ def _serve(control: socket.socket) -> None:
             if "plan" in message:
                 if len(plans) >= KEPT_PLANS:
                     plans.clear()
-                plan = message["plan"]
-                plans[message["key"]] = {part: steps.prepare(plan[part]) for part in plan}
+                plans[message["key"]] = steps.prepare_all(message["plan"])
             else:
-                _bear(plans[message["key"]], message, fds, control)
+                _bear(plans, message, fds[0], control)
     finally:
         os._exit(0)
 
 
-def _rehearse() -> None:
-    """Go through the motions of a start and of a command, as every init will.
-
-    What the interpreter notes on the way, in code that becomes fast, in look-ups that are
-    remembered, is then noted before the fork, and no init copies pages for it.
-    """
-    call = [prepared.prctl(syscalls.PR_CAPBSET_READ, 0)]
-    plan = {"init": [("rehearse", steps.make, (call,))]}
-    for _ in range(REHEARSALS):
-        own, control = protocol.pair()
-        waiting, reply = protocol.pair()
-        with own, waiting:
-            start = init.Start(plan, [control.detach(), reply.detach()], is_ahead=True)
-            folder_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
-            root = {"trees": 0, "entrances": [0, 0, 0, 0]}
-            protocol.send(own, root, [folder_fd])
-            os.close(folder_fd)
-            start.await_root()
-            start.carry_out("init")
-            start.close_root()
-            start.tell_ready()
-            with start.control:
-                init.Init(start.control, start.group).rehearse()
-
-
-def _bear(plan: Message, message: Message, fds: list[int], control: socket.socket) -> None:
+def _bear(
+    plans: dict[str, newborn.Plan], message: Message, init_fd: int, control: socket.socket
+) -> None:
     try:
         pid, pidfd = forks.fork(message["namespaces"] | syscalls.CLONE_PARENT)
     except OSError as error:
@@ -195,8 +229,9 @@ def _bear(plan: Message, message: Message, fds: list[int], control: socket.socke
     else:
         if pid == 0:
             os.close(control.fileno())
-            init.main(init.Start(plan, fds, is_ahead=message["is_ahead"]))
+            start = newborn.Start(protocol.end_of(init_fd), plans)
+            newborn.main(start, plans[message["key"]]["early"], is_spare=message["is_spare"])
         protocol.send(control, {"pid": pid}, [pidfd])
         os.close(pidfd)
     finally:
-        protocol.close_all(fds)
+        os.close(init_fd)

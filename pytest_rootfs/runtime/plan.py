@@ -72,7 +72,7 @@ class Plan:
             f"spawner: clone3 {content['namespaces']:#x}",
             f"spawner: uid_map {content['uid_map']} gid_map {content['gid_map']}",
         ]
-        for step, *arguments in [*content["init"], *content["late"]]:
+        for step, *arguments in [*content["early"], *content["init"], *content["late"]]:
             lines.append(" ".join(["init:", step, *(repr(argument) for argument in arguments)]))
         return lines
 
@@ -114,6 +114,7 @@ def make_plan(
         "namespaces": _namespaces(options),
         "uid_map": inner_uids,
         "gid_map": inner_gids,
+        "early": _early_steps(options),
         "init": _init_steps(
             hostname, ids, options, _mount_steps(options, mount_kinds), has_host_view=has_host_view
         ),
@@ -197,6 +198,12 @@ def _mount_steps(options: ContainerOptions, mount_kinds: Sequence[str]) -> list[
     return steps
 
 
+def _early_steps(options: ContainerOptions) -> list[Step]:
+    """Return what an init can do before it is told which container to be."""
+    own_network = [] if options.network == "host" else [("raise_loopback",)]
+    return [*own_network, ("make_private",)]
+
+
 def _init_steps(
     hostname: str,
     ids: Ids,
@@ -208,8 +215,6 @@ def _init_steps(
     pts_gid = f",gid={TTY_GID}" if ids.count > TTY_GID else ""
     has_own_network = options.network != "host"
     return [
-        *([("raise_loopback",)] if has_own_network else []),
-        ("make_private",),
         ("attach_root", bool(options.readonly)),
         ("join_groups",),
         ("become_root",),

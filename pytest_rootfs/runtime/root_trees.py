@@ -12,15 +12,13 @@ import os
 from contextlib import contextmanager
 
 from pytest_rootfs.kernel import mounts
-from pytest_rootfs.kernel.cgroups_session import Entrances
-from pytest_rootfs.runtime import init_layer, protocol
+from pytest_rootfs.runtime import init_layer
 from pytest_rootfs.runtime.host_views import HostView
 from pytest_rootfs.runtime.init_layer import FOLDER_FLAGS
 from pytest_rootfs.runtime.rw_folders import RwLayer, RwLayers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator, Sequence
 
     from pytest_rootfs.runtime.protocol import Message
@@ -29,7 +27,6 @@ HOST = "host"
 """The name, among the layers of an image, of the host's own root directory."""
 
 KEPT_INIT_LAYERS = 32
-TREES_A_FRAME = 200
 
 
 class Root:
@@ -50,39 +47,11 @@ class Root:
         """What is attached below the overlay: descriptors and paths."""
         return [] if self.host_view is None else self.host_view.trees
 
-    def send(self, peer: socket.socket, entrances: Entrances) -> None:
-        """Give an init what it attaches, and the ways into its control group."""
-        trees = self.trees
-        counts, fds = entrances.packed()
-        protocol.send(peer, {"trees": len(trees), "entrances": counts}, [self.overlay_fd, *fds])
-        for first in range(0, len(trees), TREES_A_FRAME):
-            part = trees[first : first + TREES_A_FRAME]
-            protocol.send(peer, {"paths": [path for _, path in part]}, [fd for fd, _ in part])
-
     def close_start(self) -> None:
         """Close what only the start needs; the rw layer stays."""
         os.close(self.overlay_fd)
         if self.host_view is not None:
             self.host_view.close()
-
-
-def receive(peer: socket.socket) -> tuple[int, list[tuple[int, str]], Entrances] | None:
-    """Return what `Root.send` has sent: the overlay, the trees below it, and the entrances.
-
-    None when whoever should have sent it is gone.
-    """
-    message, fds = protocol.receive(peer)
-    if message is None:
-        return None
-    overlay_fd = fds[0]
-    entrances = Entrances.unpacked(message["entrances"], fds[1:])
-    trees: list[tuple[int, str]] = []
-    while len(trees) < message["trees"]:
-        part, fds = protocol.receive(peer)
-        if part is None:
-            return None
-        trees += zip(fds, part["paths"], strict=True)
-    return overlay_fd, trees, entrances
 
 
 class RootTrees:

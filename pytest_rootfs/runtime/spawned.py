@@ -9,9 +9,8 @@ from pytest_rootfs.runtime.nursery import kill_and_reap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-
     from pytest_rootfs.kernel.cgroups import Group
+    from pytest_rootfs.runtime.nursery import Birth
     from pytest_rootfs.runtime.rw_folders import RwLayer
 
 
@@ -19,25 +18,25 @@ class Container:
     """What the spawner keeps of a container."""
 
     __slots__ = (
-        "container_id", "control", "former_layer", "group", "pid", "pidfd", "rw_layer", "status",
+        "container_id", "control", "former_layer", "group", "mounts_fd", "pid", "pidfd", "rw_layer",
+        "status",
     )  # fmt: skip
 
     def __init__(
         self,
         container_id: str,
-        control: socket.socket,
         group: Group,
         rw_layer: RwLayer,
-        process: tuple[int, int],
+        birth: Birth,
     ) -> None:
         self.container_id = container_id
-        self.control = control
-        """The far end of init's socket, until pytest has it."""
         self.group = group
         self.rw_layer = rw_layer
         self.former_layer: RwLayer | None = None
         """What a reset goes back from, until the new init is ready."""
-        self.pid, self.pidfd = process
+        self.mounts_fd = -1
+        """The mount namespace, or a dying init would wait until the kernel has undone it."""
+        self._take(birth)
         self.status: int | None = None
         """The exit status of its init as waitpid(2) gives it, once it is dead."""
 
@@ -53,12 +52,17 @@ class Container:
         if self.status is None:
             self.status = kill_and_reap(self.pid)
 
-    def begin(self, control: socket.socket, process: tuple[int, int]) -> None:
+    def begin(self, birth: Birth) -> None:
         """Be alive again, by a new init."""
         os.close(self.pidfd)
-        self.control = control
-        self.pid, self.pidfd = process
+        self._take(birth)
         self.status = None
+
+    def unmount(self) -> None:
+        """Give up the mounts of a dead container. Idempotent."""
+        if self.mounts_fd >= 0:
+            os.close(self.mounts_fd)
+            self.mounts_fd = -1
 
     def settle(self, *, is_ready: bool) -> None:
         """Give up the rw layer from before a reset, or after a failed one the new. Idempotent."""
@@ -73,6 +77,13 @@ class Container:
     def close(self) -> None:
         """Give up what is kept of a dead container, but for its cgroups."""
         self.settle(is_ready=True)
+        self.unmount()
         self.control.close()
         os.close(self.pidfd)
         self.rw_layer.close()
+
+    def _take(self, birth: Birth) -> None:
+        self.control = birth.control
+        """The far end of init's socket, until pytest has it."""
+        self.pid, self.pidfd = birth.process()
+        self.mounts_fd = birth.mounts_fd

@@ -21,6 +21,7 @@ from pytest_rootfs.kernel import mounts, namespaces, syscalls
 from pytest_rootfs.runtime import init, protocol
 from pytest_rootfs.runtime.births import Births, MountRefused
 from pytest_rootfs.runtime.nursery import Nursery
+from pytest_rootfs.runtime.orders import Request
 from pytest_rootfs.runtime.root_trees import RootTrees
 from pytest_rootfs.runtime.spawned import Container
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
 KEPT_PLANS = 256
+QUIET_MS = 1
+"""After so long without a call nobody waits for an init that starts, or for one that ends."""
 
 
 def main(
@@ -61,7 +64,7 @@ def main(
     except OSError as error:
         _refuse(control, error)
     _freeze_imports()
-    nursery = Nursery()
+    nursery = Nursery(clones_into_groups=parent.clones_into_groups)
     nursery.begin()
     Spawner(control, Births(trees, parent, nursery), makes_ahead=makes_ahead).serve()
     os._exit(0)
@@ -125,7 +128,9 @@ class Spawner:
     def __init__(self, control: socket.socket, births: Births, *, makes_ahead: bool) -> None:
         self._control = control
         self._births = births
-        self._makes_ahead = makes_ahead
+        # on a single core, what is done ahead is done in a test's time
+        self._has_free_core = len(os.sched_getaffinity(0)) > 1
+        self._makes_ahead = makes_ahead and self._has_free_core
         self._plans: dict[str, Message] = {}
         self._containers: dict[str, Container] = {}
 
@@ -148,8 +153,7 @@ class Spawner:
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         while True:
-            while not poller.poll(0) and self._do_in_quiet():
-                pass
+            self._use_time(poller)
             message, fds = protocol.receive(self._control)
             if message is None:
                 break
@@ -165,10 +169,19 @@ class Spawner:
         for container in self._containers.values():
             container.end()
 
-    def _do_in_quiet(self) -> bool:
-        """Do one thing that nobody waits for: remove a container or make one ahead; tell if so."""
-        if self._births.dispose_one():
-            return True
+    def _use_time(self, poller: select.poll) -> None:
+        """Do what nobody waits for, until a call comes or nothing is left."""
+        while not poller.poll(0) and self._make_ahead():
+            pass
+        if poller.poll(QUIET_MS):
+            return
+        if self._has_free_core:
+            self._births.bear_spare()
+        while not poller.poll(0) and self._births.dispose_one():
+            pass
+
+    def _make_ahead(self) -> bool:
+        """Make the next container ahead; tell whether one was to be made."""
         if not self._makes_ahead:
             return False
         key = self._births.next_key()
@@ -195,9 +208,8 @@ class Spawner:
             return
         has_others = any(other.status is None for other in self._containers.values())
         try:
-            container, is_ready = self._births.create(
-                key, plan, fds, reply, is_beside_others=has_others
-            )
+            request = Request(key, plan, reply, fds)
+            container, is_ready = self._births.create(request, is_beside_others=has_others)
         except MountRefused as refused:
             protocol.send(reply, refused.answer)
             return
@@ -211,8 +223,8 @@ class Spawner:
         if plan is None:
             protocol.send(reply, {"unknown_plan": True})
             return
-        is_emptied = message["is_emptied"]
-        self._births.restart(container, message["plan"], plan, fds, reply, is_emptied=is_emptied)
+        request = Request(message["plan"], plan, reply, fds)
+        self._births.restart(container, request, is_emptied=message["is_emptied"])
         _hand_over(container, reply, {})
 
     def _settle(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
@@ -229,10 +241,13 @@ class Spawner:
         Whoever asked goes on when all are dead. What they leave, folders of cgroups and memory, is
         removed when nobody waits.
         """
-        self._find(message).end()
+        container = self._find(message)
+        container.end()
         protocol.send(reply, {})
         if message["release"]:
             self._births.dispose_later(self._containers.pop(message["id"]))
+        else:
+            container.unmount()
 
     def _release(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""

@@ -22,10 +22,10 @@ from pytest_rootfs.runtime.init_layer import OVERFLOW_ID, RESERVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any  # the arguments of steps are of many types
 
-    from pytest_rootfs.runtime.init import Start
+    from pytest_rootfs.runtime.newborn import Start
 
     Prepared = tuple[str, Callable[..., None], tuple[Any, ...]]
     """A step that is ready to be carried out: its name, its function, its arguments."""
@@ -59,8 +59,7 @@ def make_private() -> list[prepared.Call]:
 
 
 def attach_root(start: Start, readonly: bool) -> None:  # noqa: FBT001  a step's arguments are data
-    """Attach the overlay over the old root, as soon as it is there, and stand in it."""
-    start.await_root()
+    """Attach the overlay over the old root, and stand in it."""
     syscalls.move_mount(start.overlay_fd, "/")
     os.fchdir(start.overlay_fd)
     if readonly:  # mount_setattr(2) would need Linux 5.12
@@ -312,3 +311,8 @@ def prepare(steps: Sequence[Sequence[Any]]) -> list[Prepared]:
         else:
             found.append((name, STEPS[name], tuple(arguments)))
     return found
+
+
+def prepare_all(plan: Mapping[str, Sequence[Sequence[Any]]]) -> dict[str, list[Prepared]]:
+    """Prepare every part of a plan."""
+    return {part: prepare(plan[part]) for part in plan}

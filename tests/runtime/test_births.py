@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from features import needs
 from polling import wait_until
-from process_table import inits_of, is_alive, nursery_of, parent_of
+from process_table import inits_of, is_alive, nurseries_of, nursery_of, parent_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerError
@@ -128,6 +128,7 @@ def test_dying_nursery_costs_no_container(engine: Engine) -> None:
     spawner = spawner_of(engine)
 
     for _ in range(20):
+        wait_until(lambda: nurseries_of(spawner))
         os.kill(nursery_of(spawner), signal.SIGKILL)  # the spawner may notice it at any moment
         with engine.start("minimal") as container:
             assert inits_of(spawner) == [container.pid]

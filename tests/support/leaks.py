@@ -12,9 +12,11 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from process_table import spares_of
 
 PATIENCE_S = 5.0
 PAUSE_S = 0.01
@@ -73,13 +75,15 @@ def look() -> Sight:
     """Return what there is now."""
     table = dict(_process_table())
     engine = _session_engine(table)
+    spares = spares_of(engine[1])[:1] if len(engine) > 1 else []
     return Sight(
         engine=engine,
-        processes=_strays(table, engine),
+        processes=_strays(table, [*engine, *spares]),
         mounts=_mounts(),
         groups=set(_groups(engine)),
         fds=_fds(os.getpid()),
-        engine_fds=sum((_costly(_fds(pid)) for pid in engine), Counter()),
+        engine_fds=sum((_costly(_fds(pid)) for pid in engine), Counter())
+        - Counter({"socket:": len(spares)}),
         files=set(os.listdir(tempfile.gettempdir())),
     )
 
@@ -153,7 +157,7 @@ def _session_engine(table: dict[int, Process]) -> tuple[int, ...]:
     return (warden, spawner.pid, *below)
 
 
-def _strays(table: dict[int, Process], engine: tuple[int, ...]) -> dict[tuple[int, str], Process]:
+def _strays(table: dict[int, Process], engine: Sequence[int]) -> dict[tuple[int, str], Process]:
     """Return our descendants but the session's engine, and the orphans of engines that died."""
     found = {}
     for process in table.values():

@@ -38,12 +38,23 @@ def only_child_of(pid: int) -> int:
 
 def inits_of(spawner: int) -> list[int]:
     """Return the children of a spawner that are process 1 of a container."""
-    return [child for child in children_of(spawner) if depth_of(child) > depth_of(spawner)]
+    return [pid for pid in _deeper_than(spawner) if _has_ids(pid)]
+
+
+def spares_of(spawner: int) -> list[int]:
+    """Return the children of a spawner that wait to become process 1 of a container."""
+    return [pid for pid in _deeper_than(spawner) if not _has_ids(pid)]
+
+
+def nurseries_of(spawner: int) -> list[int]:
+    """Return the living children of a spawner in which its inits are born: one, or none yet."""
+    children = set(children_of(spawner)) - set(_deeper_than(spawner))
+    return [pid for pid in children if is_alive(pid)]
 
 
 def nursery_of(spawner: int) -> int:
     """Return the child of a spawner in which its inits are born."""
-    (pid,) = filter(is_alive, set(children_of(spawner)) - set(inits_of(spawner)))
+    (pid,) = nurseries_of(spawner)
     return pid
 
 
@@ -53,10 +64,22 @@ def depth_of(pid: int) -> int:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((len(line.split()) for line in lines if line.startswith("NSpid:")), 0)
+    return next((len(line.split()) - 1 for line in lines if line.startswith("NSpid:")), 0)
 
 
 def descendants_of(pid: int) -> list[int]:
     """Return the children of a process, and theirs, zombies included."""
     children = children_of(pid)
     return [*children, *(below for child in children for below in descendants_of(child))]
+
+
+def _deeper_than(spawner: int) -> list[int]:
+    return [child for child in children_of(spawner) if depth_of(child) > depth_of(spawner)]
+
+
+def _has_ids(pid: int) -> bool:
+    """Tell whether the id maps of a process's user namespace are written (user_namespaces(7))."""
+    try:
+        return bool(Path(f"/proc/{pid}/uid_map").read_text())
+    except OSError:
+        return True

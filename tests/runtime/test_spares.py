@@ -1,0 +1,152 @@
+"""The spare: an init that is born before anybody asks, and becomes whatever is asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from features import needs
+from polling import wait_until
+from process_table import children_of, inits_of, is_alive, nursery_of, only_child_of, spares_of
+
+from pytest_rootfs.engine import Engine
+from pytest_rootfs.runtime.spec import ContainerOptions
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from pytest_rootfs.engine import Engine, EngineSettings
+engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=False), warn=print)
+engine.start("minimal").close()
+print(engine.session._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def spawner_of(engine: Engine) -> int:
+    return only_child_of(engine.session._process.pid)
+
+
+def wait_for_spare(engine: Engine) -> int:
+    """Wait for the spare that follows on a container; return its pid."""
+    engine.start("minimal").close()
+    spawner = spawner_of(engine)
+    wait_until(lambda: spares_of(spawner) and not inits_of(spawner))
+    (spare,) = spares_of(spawner)
+    return spare
+
+
+@needs("second core")
+def test_spare_becomes_the_next_container(engine: Engine) -> None:
+    spare = wait_for_spare(engine)
+
+    with engine.start("minimal") as container:
+        assert container.pid == spare
+        assert container.run("echo $$").stdout == "2\n"
+
+
+@needs("second core")
+def test_spare_becomes_a_container_of_a_new_plan(engine: Engine) -> None:
+    spare = wait_for_spare(engine)
+    keywords = {"hostname": f"named-{spare}", "tmpfs": [("/cache", "1m")]}
+    options = ContainerOptions.from_keywords(keywords)
+
+    with engine.start("minimal", options=options) as container:
+        assert container.pid == spare
+        assert container.run("hostname").stdout == f"named-{spare}\n"
+        assert " /cache tmpfs " in container.run("cat /proc/mounts").stdout
+
+
+@needs("second core")
+def test_spare_has_no_control_groups_yet(engine: Engine) -> None:
+    spare = wait_for_spare(engine)
+
+    groups = [
+        {line.partition(":")[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()}
+        for pid in (spawner_of(engine), spare)
+    ]
+
+    assert groups[0] == groups[1]
+
+
+@needs("second core")
+def test_other_namespaces_make_another_one(engine: Engine) -> None:
+    spare = wait_for_spare(engine)
+
+    with engine.start("minimal", options=ContainerOptions(network="host")) as container:
+        assert container.pid != spare
+        assert not is_alive(spare)
+        assert container.run(["true"]).returncode == 0
+
+
+@needs("second core")
+def test_killed_spare_costs_no_container(engine: Engine) -> None:
+    spare = wait_for_spare(engine)
+
+    os.kill(spare, signal.SIGKILL)
+    wait_until(lambda: not is_alive(spare))
+
+    with engine.start("minimal") as container:
+        assert container.pid != spare
+        assert container.run(["true"]).returncode == 0
+
+
+@needs("second core")
+def test_spare_outlives_its_nursery(engine: Engine) -> None:
+    spare = wait_for_spare(engine)
+
+    os.kill(nursery_of(spawner_of(engine)), signal.SIGKILL)
+
+    with engine.start("minimal") as container:
+        assert container.pid == spare
+    assert wait_for_spare(engine) != spare
+
+
+@needs("second core", "root", "strace")
+def test_init_that_its_nursery_could_not_tell_of_is_ended(engine: Engine) -> None:
+    wait_for_spare(engine)
+    spawner = spawner_of(engine)
+    nursery = nursery_of(spawner)
+    inject = ["-e", "trace=sendmsg", "-e", "inject=sendmsg:signal=KILL:when=1"]
+    with subprocess.Popen(["strace", "-qq", "-o", os.devnull, *inject, "-p", str(nursery)]):
+        wait_until(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{nursery}/status").read_text())
+        with engine.start("minimal"):
+            wait_until(lambda: not is_alive(nursery))
+            (unreported,) = spares_of(spawner)
+
+    with engine.start("minimal") as container:
+        assert container.pid != unreported
+        assert unreported not in children_of(spawner)
+
+
+@needs("second core")
+def test_spare_dies_with_its_spawner(engine: Engine) -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(engine.store.root)], stdout=subprocess.PIPE, text=True
+    )
+    with program:
+        assert program.stdout is not None
+        spawner = only_child_of(int(program.stdout.readline()))
+        wait_until(lambda: spares_of(spawner))
+        below = children_of(spawner)
+        program.kill()
+
+    wait_until(lambda: not any(map(is_alive, below)))
+
+
+def test_single_core_has_none(engine: Engine) -> None:
+    core = str(min(os.sched_getaffinity(0)))
+    with subprocess.Popen(
+        ["taskset", "-c", core, sys.executable, "-c", PROGRAM, str(engine.store.root)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        spawner = only_child_of(int(program.stdout.readline()))
+        nursery_of(spawner)
+        for _ in range(50):
+            assert not spares_of(spawner)
+        program.kill()
