@@ -120,7 +120,7 @@ class Births:
         container is dead, and keeps both.
         """
         container.end()
-        container.unmount()  # a rw layer is for one overlay at a time
+        container.let_go()  # a rw layer is for one overlay at a time
         container.settle(is_ready=True)
         container.group.freeze(frozen=False)
         kept = container.rw_layer

@@ -198,6 +198,7 @@ class Life:
                 if os.getpid() != self._owner_pid:
                     return  # what follows closes the descriptors that this process has inherited
                 if was_alive:
+                    self.agent.close()  # init begins to die while the spawner is told to kill it
                     self.home.kill(self.container, release=not retain)
                 elif not retain:
                     self.home.release(self.container)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     """Namespaces, and steps that need no more."""
 
 KEPT_PLANS = 256
+HELD = ("mnt", "net")
+"""Namespaces that take the kernel so long to undo that it shall wait until nobody does."""
+
 REHEARSALS = 16
 """The interpreter takes code for frequent, and makes it fast, after eight times."""
 
@@ -36,7 +39,7 @@ REHEARSALS = 16
 class Birth:
     """An init that waits to be told which container to be, as the spawner knows it."""
 
-    __slots__ = ("_nursery", "_process", "control", "kind", "mounts_fd", "plans")
+    __slots__ = ("_nursery", "_process", "control", "kind", "namespace_fds", "plans")
 
     def __init__(
         self, control: socket.socket, nursery: Nursery, kind: Kind, plans: frozenset[str]
@@ -46,7 +49,8 @@ class Birth:
         self.kind = kind
         self.plans = plans
         """The keys of the plans that it was born with."""
-        self.mounts_fd = -1
+        self.namespace_fds: list[int] = []
+        """What a dying init would take apart, and be waited for, if nobody else held it."""
         self._nursery = nursery
         self._process: tuple[int, int] | OSError | None = None
 
@@ -81,8 +85,9 @@ class Birth:
         pid, _ = self.process()
         for name in ("uid_map", "gid_map"):
             write_map_text(f"/proc/{pid}/{name}", request.plan[name])
-        # before it forbids that
-        self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        for name in HELD:  # before it forbids that
+            fd = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            self.namespace_fds.append(fd)
         what = group, root.overlay_fd, root.trees
         orders.send(self.control, request, *what, is_known=request.key in self.plans)
 
@@ -90,12 +95,11 @@ class Birth:
         """Kill what has been born, if anything has. Idempotent."""
         self.settle()
         self.control.close()
-        if self.mounts_fd >= 0:
-            os.close(self.mounts_fd)
+        protocol.close_all(self.namespace_fds)
         if isinstance(self._process, tuple):
             os.close(self._process[1])
             kill_and_reap(self._process[0])
-        self.mounts_fd, self._process = -1, _gone()
+        self.namespace_fds, self._process = [], _gone()
 
 
 class Nursery:

@@ -18,8 +18,8 @@ class Container:
     """What the spawner keeps of a container."""
 
     __slots__ = (
-        "container_id", "control", "former_layer", "group", "mounts_fd", "pid", "pidfd", "rw_layer",
-        "status",
+        "container_id", "control", "former_layer", "group", "namespace_fds", "pid", "pidfd",
+        "rw_layer", "status",
     )  # fmt: skip
 
     def __init__(
@@ -34,8 +34,8 @@ class Container:
         self.rw_layer = rw_layer
         self.former_layer: RwLayer | None = None
         """What a reset goes back from, until the new init is ready."""
-        self.mounts_fd = -1
-        """The mount namespace, or a dying init would wait until the kernel has undone it."""
+        self.namespace_fds: list[int] = []
+        """What a dying init would take apart, and be waited for, if nobody else held it."""
         self._take(birth)
         self.status: int | None = None
         """The exit status of its init as waitpid(2) gives it, once it is dead."""
@@ -58,11 +58,10 @@ class Container:
         self._take(birth)
         self.status = None
 
-    def unmount(self) -> None:
-        """Give up the mounts of a dead container. Idempotent."""
-        if self.mounts_fd >= 0:
-            os.close(self.mounts_fd)
-            self.mounts_fd = -1
+    def let_go(self) -> None:
+        """Let the kernel undo the mounts and the network of a dead container. Idempotent."""
+        while self.namespace_fds:
+            os.close(self.namespace_fds.pop())
 
     def settle(self, *, is_ready: bool) -> None:
         """Give up the rw layer from before a reset, or after a failed one the new. Idempotent."""
@@ -77,7 +76,7 @@ class Container:
     def close(self) -> None:
         """Give up what is kept of a dead container, but for its cgroups."""
         self.settle(is_ready=True)
-        self.unmount()
+        self.let_go()
         self.control.close()
         os.close(self.pidfd)
         self.rw_layer.close()
@@ -86,4 +85,4 @@ class Container:
         self.control = birth.control
         """The far end of init's socket, until pytest has it."""
         self.pid, self.pidfd = birth.process()
-        self.mounts_fd = birth.mounts_fd
+        self.namespace_fds = birth.namespace_fds

@@ -247,7 +247,7 @@ class Spawner:
         if message["release"]:
             self._births.dispose_later(self._containers.pop(message["id"]))
         else:
-            container.unmount()
+            container.let_go()
 
     def _release(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""
