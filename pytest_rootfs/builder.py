@@ -188,7 +188,8 @@ class Builder:
                 image, store=self._store, folders=self._folders, hook=self._hook, base=self._base
             )
             self._memo[image] = self._built(flat, may_build=may_build)
-        return replace(self._memo[image], name=image.name)
+        built = self._memo[image]
+        return built if built.name == image.name else replace(built, name=image.name)
 
     def _built(self, image: Image, *, may_build: bool) -> BuiltImage:
         """Return a flattened image, step by step."""

@@ -280,7 +280,9 @@ class Engine:
         """Return the plan; containers that differ in environment, user or time share one."""
         hostname = _hostname(name, options)
         kinds = tuple(host_trees.kind_of(mount.source) for mount in options.mounts or ())
-        relevant = replace(options, env=None, user=None, timeout=None)
+        relevant = options
+        if (options.env, options.user, options.timeout) != (None, None, None):
+            relevant = replace(options, env=None, user=None, timeout=None)
         # `host` has no layer of its own, and so the digest of `scratch`
         image = built.digest, built.layers, built.is_host
         key = (*image, tuple(extra_layers), relevant, hostname, kinds)

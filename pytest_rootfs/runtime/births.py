@@ -89,6 +89,8 @@ class Births:
         self._ahead: list[Ahead] = []
         self._dead: list[Container] = []
         """Those that are to be given up when nobody waits."""
+        self._kept: list[Container] = []
+        """Those whose namespaces are to be let go of then."""
         self._depth = 1
         self._busy_groups: list[Group] = []
         self._spare: Birth | None = None
@@ -185,11 +187,20 @@ class Births:
             self.dispose_one()
         self._dead.append(container)
 
+    def let_go_later(self, container: Container) -> None:
+        """Let the kernel undo a dead container's namespaces when nobody waits; it stays itself."""
+        while len(self._kept) >= DEAD_MAX:
+            self._kept.pop(0).let_go()
+        self._kept.append(container)
+
     def dispose_one(self) -> bool:
-        """Give up a dead container; tell whether there was one."""
-        if not self._dead:
+        """Give up a dead container, or let go of one; tell whether there was one."""
+        if self._dead:
+            self.dispose(self._dead.pop(0))
+        elif self._kept:
+            self._kept.pop(0).let_go()
+        else:
             return False
-        self.dispose(self._dead.pop(0))
         return True
 
     def dispose(self, container: Container) -> None:

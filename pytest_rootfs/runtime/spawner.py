@@ -247,13 +247,14 @@ class Spawner:
         if message["release"]:
             self._births.dispose_later(self._containers.pop(message["id"]))
         else:
-            container.let_go()
+            self._births.let_go_later(container)
 
     def _release(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""
         container = self._containers.pop(message["id"], None)
         if container is not None:
-            self._births.dispose(container)
+            container.end()
+            self._births.dispose_later(container)
         protocol.send(reply, {})
 
     def _status(self, message: Message, _fds: list[int], reply: socket.socket) -> None:

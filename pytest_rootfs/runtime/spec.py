@@ -74,16 +74,18 @@ class ContainerOptions:
         Raises TypeError for an unknown keyword, naming the closest one, and ValueError naming the
         key for a value that does not fit.
         """
-        known = [field.name for field in fields(cls)]
         checked: dict[str, object] = {}
         for key, value in keywords.items():
-            if key not in known:
+            if key not in _CHECKS:
+                known = [field.name for field in fields(cls)]
                 near = difflib.get_close_matches(key, known, n=1)
                 meant = f", did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"unknown keyword {key!r}{meant} (accepted: {', '.join(known)})")
             if value is not None:
                 checked[key] = _CHECKS[key](key, value)
         base = cls() if defaults is None else defaults
+        if not checked:
+            return base
         options = replace(base, **checked)  # type: ignore[arg-type]  # each was checked above
         _check_targets(options)
         return options
