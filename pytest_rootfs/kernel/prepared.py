@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 from pytest_rootfs.kernel import syscalls
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     Call = tuple[Callable[..., int], tuple[Any, ...], str, str]
     """A function whose negative result is a failure, its arguments; its name and its subject."""
+
+_buffers: list[ctypes.Array[ctypes.c_char]] = []
+"""What prepared calls point to."""
 
 
 def make(calls: Sequence[Call]) -> None:
@@ -39,6 +43,18 @@ def mount(
 def prctl(option: int, value: int) -> Call:
     """Prepare `syscalls.prctl`."""
     return syscalls.raw_prctl, (option, value, 0, 0, 0), "prctl", f"{option} {value}"
+
+
+def set_name(name: str) -> Call:
+    """Prepare to give this process a name of at most 15 bytes; PR_SET_NAME in prctl(2)."""
+    buffer = ctypes.create_string_buffer(name.encode())
+    _buffers.append(buffer)
+    return (
+        syscalls.raw_prctl,
+        (syscalls.PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0),
+        "prctl",
+        name,
+    )
 
 
 def verify(path: str, magic: int) -> Call:

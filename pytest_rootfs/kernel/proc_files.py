@@ -32,14 +32,6 @@ def children() -> list[int]:
         return []  # a kernel without CONFIG_PROC_CHILDREN
 
 
-def is_unmapped(pid: int) -> bool:
-    """Tell whether a process lives in a user namespace without ids (user_namespaces(7))."""
-    try:
-        return not read_text(f"/proc/{pid}/uid_map")
-    except OSError:
-        return False
-
-
 def stat_fields(pid: int) -> list[str]:
     """Return /proc/PID/stat from field 3, the state, on; nothing for a process that is gone."""
     try:

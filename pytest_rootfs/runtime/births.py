@@ -126,12 +126,15 @@ class Births:
         container.settle(is_ready=True)
         container.group.freeze(frozen=False)
         kept = container.rw_layer
-        birth = self._expect(request)
-        rest = request, container.group, None if is_emptied else kept
-        birth, rw_layer = self._complete(birth, *rest)
+        birth, root = self._begin(request, None if is_emptied else kept)
+        try:
+            birth.admit(container.group)
+        except OSError:
+            self._give_up(birth, root, kept)
+            raise
         container.begin(birth)
-        if rw_layer is not kept:
-            container.rw_layer, container.former_layer = rw_layer, kept
+        if root.rw_layer is not kept:
+            container.rw_layer, container.former_layer = root.rw_layer, kept
 
     @property
     def limits_disk(self) -> bool:
@@ -257,36 +260,26 @@ class Births:
 
     def _make(self, request: Request) -> Container:
         """Make a container: its cgroups and files while init, in the nursery, comes to life."""
-        container_id = os.urandom(6).hex()
-        birth = self._expect(request)
+        birth, root = self._begin(request)
         try:
-            group = self._parent.create(container_id, request.plan["limits"])
+            group = self._parent.create(os.urandom(6).hex(), request.plan["limits"])
         except OSError:
-            birth.abandon()
+            self._give_up(birth, root)
             raise
         try:
-            birth, rw_layer = self._complete(birth, request, group)
+            birth.admit(group)
         except OSError:
+            self._give_up(birth, root)
             self._remove(group)
             raise
-        return Container(container_id, group, rw_layer, birth)
+        return Container(group, root.rw_layer, birth)
 
-    def _expect(self, request: Request) -> Birth:
-        """Return the spare, or an init that is being born."""
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.kind == kind_of(request.plan):
-            return spare
-        if spare is not None:
-            spare.abandon()
-        return self._nursery.bear(request.key, request.plan)
-
-    def _complete(
-        self, birth: Birth, request: Request, group: Group, kept: RwLayer | None = None
-    ) -> tuple[Birth, RwLayer]:
+    def _begin(self, request: Request, kept: RwLayer | None = None) -> tuple[Birth, Root]:
         """Give an init its root file system, on a new rw layer unless one is given.
 
-        Returns the init, another one if that was killed. After an error it is dead.
+        After an error there is none.
         """
+        birth = self._take_spare(request) or self._nursery.bear(request.key, request.plan)
         try:
             root = self._make_root(request, kept)
         except OSError:
@@ -294,19 +287,29 @@ class Births:
             raise
         try:
             try:
-                birth.begin(request, group, root)
+                birth.tell(request, root)
             except OSError:  # that one may have been killed, or its nursery
                 birth.abandon()
                 birth = self._nursery.bear(request.key, request.plan)
-                birth.begin(request, group, root)
+                birth.tell(request, root)
         except OSError:
-            birth.abandon()
-            if root.rw_layer is not kept:
-                root.rw_layer.close()
+            self._give_up(birth, root, kept)
             raise
         finally:
             root.close_start()
-        return birth, root.rw_layer
+        return birth, root
+
+    def _take_spare(self, request: Request) -> Birth | None:
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.kind != kind_of(request.plan):
+            spare.abandon()
+            return None
+        return spare
+
+    def _give_up(self, birth: Birth, root: Root, kept: RwLayer | None = None) -> None:
+        birth.abandon()
+        if root.rw_layer is not kept:
+            root.rw_layer.close()
 
     def _make_root(self, request: Request, kept: RwLayer | None) -> Root:
         plan, tree_fds = request.plan, request.tree_fds

@@ -37,24 +37,30 @@ class Start:
         "group",
         "is_ahead",
         "is_told",
+        "mapped_fd",
         "overlay_fd",
         "plan",
         "plans",
         "reply",
+        "staged",
         "step",
         "tree_fds",
         "trees",
     )
 
-    def __init__(self, control: socket.socket, plans: Mapping[str, Plan]) -> None:
+    def __init__(self, control: socket.socket, mapped_fd: int, plans: Mapping[str, Plan]) -> None:
         """Begin with the spawner's socket, and the plans that this process knows."""
         self.control = control
+        self.mapped_fd = mapped_fd
+        """Where it can be read that the id maps are written."""
         self.plans = plans
         self.is_told = False
         """Whether what follows is there."""
         self.reply: socket.socket
         """Whom it tells that the container has started."""
         self.step = "start"
+        self.staged: dict[str, int] = {}
+        """File systems that wait for the root that they belong to, by their folder there."""
         self.plan: Plan = {}
         self.is_ahead = False
         self.overlay_fd = -1
@@ -63,16 +69,23 @@ class Start:
         self.trees: Sequence[tuple[int, str]] = ()
 
     def await_orders(self) -> None:
-        """Wait until the spawner says what to be; the id maps are written by then, too."""
+        """Wait until the spawner says what to be."""
         told = orders.receive(self.control)
         if told is None:
             os._exit(1)  # the spawner was killed, or wants no container
         self.reply = protocol.end_of(told.reply_fd)
         self.is_told = True
         self.is_ahead = told.is_ahead
-        self.overlay_fd, self.group = told.overlay_fd, told.group
+        self.overlay_fd = told.overlay_fd
         self.tree_fds, self.trees = told.tree_fds, told.trees
         self.plan = steps.prepare_all(told.plan) if told.plan else self.plans[told.key]
+
+    def await_entrances(self) -> None:
+        """Wait for the ways into the control groups of the container."""
+        group = orders.receive_entrances(self.control)
+        if group is None:
+            os._exit(1)  # as above; or they cannot be made, and the spawner says so
+        self.group = group
 
     def carry_out(self, part: Sequence[Prepared]) -> None:
         """Carry out steps; `step` names the one that raises OSError."""
@@ -82,7 +95,8 @@ class Start:
 
     def tell_ready(self) -> None:
         """Close what has been attached, and tell whoever waits that the container has started."""
-        protocol.close_all([self.overlay_fd, *(fd for fd, _ in self.trees), *self.tree_fds])
+        trees = (fd for fd, _ in self.trees)
+        protocol.close_all([self.overlay_fd, *self.staged.values(), *trees, *self.tree_fds])
         self.reply.send(protocol.READY)
         self.reply.close()
 
@@ -140,14 +154,16 @@ def _rehearse_start() -> None:
     own, control = protocol.pair()
     waiting, reply = protocol.pair()
     with own, waiting, control, reply:
-        start = Start(control, {"": plan})
+        start = Start(control, -1, {"": plan})
         folder_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         try:
             request = orders.Request("", plan, reply)
-            orders.send(own, request, Entrances(), folder_fd, (), is_known=True)
+            orders.send(own, request, folder_fd, (), is_known=True)
+            orders.send_entrances(own, Entrances())
         finally:
             os.close(folder_fd)
         start.await_orders()
+        start.await_entrances()
         start.carry_out(plan["init"])
         start.tell_ready()
         Init(control, start.group).rehearse()

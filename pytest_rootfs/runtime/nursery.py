@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 
-from pytest_rootfs.kernel import forks, proc_files, syscalls
+from pytest_rootfs.kernel import forks, prepared, proc_files, syscalls
 from pytest_rootfs.kernel.namespaces import write_map_text
 from pytest_rootfs.runtime import init, newborn, orders, protocol, steps
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     """Namespaces, and steps that need no more."""
 
 KEPT_PLANS = 256
+MAPS = ("uid_map", "gid_map")
 HELD = ("mnt", "net")
 """Namespaces that take the kernel so long to undo that it shall wait until nobody does."""
 
@@ -36,10 +37,17 @@ REHEARSALS = 16
 """The interpreter takes code for frequent, and makes it fast, after eight times."""
 
 
+_living: set[int] = set()
+"""The inits that the spawner knows of, until it has reaped them."""
+
+
 class Birth:
     """An init that waits to be told which container to be, as the spawner knows it."""
 
-    __slots__ = ("_nursery", "_process", "control", "kind", "namespace_fds", "plans")
+    __slots__ = (
+        "_error", "_is_settled", "_nursery", "control", "kind", "namespace_fds", "pid", "pidfd",
+        "plans",
+    )  # fmt: skip
 
     def __init__(
         self, control: socket.socket, nursery: Nursery, kind: Kind, plans: frozenset[str]
@@ -49,57 +57,59 @@ class Birth:
         self.kind = kind
         self.plans = plans
         """The keys of the plans that it was born with."""
+        self.pid = 0
+        """Its process, and 0 before the nursery has told of it."""
+        self.pidfd = -1
         self.namespace_fds: list[int] = []
         """What a dying init would take apart, and be waited for, if nobody else held it."""
         self._nursery = nursery
-        self._process: tuple[int, int] | OSError | None = None
-
-    def process(self) -> tuple[int, int]:
-        """Wait for the process; return its pid and pidfd.
-
-        Raises OSError: it could not be cloned, or the nursery was killed meanwhile.
-        """
-        self.settle()
-        if isinstance(self._process, OSError):
-            raise self._process
-        return self._process or (0, -1)
-
-    @property
-    def pid(self) -> int:
-        """The process, once the nursery has told of it; 0 before, and if there is none."""
-        return self._process[0] if isinstance(self._process, tuple) else 0
+        self._is_settled = False
+        self._error: OSError | None = None
 
     def settle(self) -> None:
         """Wait for the nursery's word, whatever it is."""
-        if self._process is None:
-            try:
-                self._process = self._nursery.deliver()
-            except OSError as error:
-                self._process = error
+        if self._is_settled:
+            return
+        self._is_settled = True
+        try:
+            message, fds = self._nursery.deliver()
+        except OSError as error:
+            self._error = error
+            return
+        if "pid" in message:
+            self.pid = message["pid"]
+            _living.add(self.pid)
+            self.pidfd, *self.namespace_fds = fds
+        if "errno" in message:
+            self._error = OSError(message["errno"], message["text"], message["subject"])
 
-    def begin(self, request: orders.Request, group: Entrances, root: Root) -> None:
-        """Write its id maps, and tell it which container to be.
+    def tell(self, request: orders.Request, root: Root) -> None:
+        """Tell it which container to be.
 
         Raises OSError: it could not be cloned, has been killed, or the nursery has.
         """
-        pid, _ = self.process()
-        for name in ("uid_map", "gid_map"):
-            write_map_text(f"/proc/{pid}/{name}", request.plan[name])
-        for name in HELD:  # before it forbids that
-            fd = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-            self.namespace_fds.append(fd)
-        what = group, root.overlay_fd, root.trees
-        orders.send(self.control, request, *what, is_known=request.key in self.plans)
+        self.settle()
+        if self._error is not None:
+            raise self._error
+        is_known = request.key in self.plans
+        orders.send(self.control, request, root.overlay_fd, root.trees, is_known=is_known)
+
+    def admit(self, group: Entrances) -> None:
+        """Let it enter the control groups of its container."""
+        orders.send_entrances(self.control, group)
 
     def abandon(self) -> None:
         """Kill what has been born, if anything has. Idempotent."""
         self.settle()
         self.control.close()
         protocol.close_all(self.namespace_fds)
-        if isinstance(self._process, tuple):
-            os.close(self._process[1])
-            kill_and_reap(self._process[0])
-        self.namespace_fds, self._process = [], _gone()
+        self.namespace_fds = []
+        if self.pid:
+            os.close(self.pidfd)
+            kill_and_reap(self.pid)
+            self.pid = 0
+        else:
+            self._nursery.end_unknown()
 
 
 class Nursery:
@@ -121,7 +131,8 @@ class Nursery:
         if self._last is not None:
             self._last.settle()  # one at a time: answers come in turn
         namespaces = plan["namespaces"] & self._namespaces
-        message = {"key": key, "namespaces": namespaces, "is_spare": is_spare}
+        maps = {name: plan[name] for name in MAPS}
+        message = {"key": key, "namespaces": namespaces, "is_spare": is_spare, **maps}
         own, control = protocol.pair()
         with control:
             try:
@@ -132,8 +143,8 @@ class Nursery:
         self._last = Birth(own, self, kind_of(plan), frozenset(self._plans))
         return self._last
 
-    def deliver(self) -> tuple[int, int]:
-        """Return the pid and the pidfd of the oldest that is still to come."""
+    def deliver(self) -> tuple[Message, list[int]]:
+        """Return the process's word on what `bear` has asked for; raises OSError if it is gone."""
         if self._control is None:
             raise _gone()
         try:
@@ -143,9 +154,7 @@ class Nursery:
         if message is None:
             self.end()
             raise _gone()
-        if "errno" in message:
-            raise OSError(message["errno"], message["text"], message["subject"])
-        return int(message["pid"]), fds[0]
+        return message, fds
 
     def begin(self) -> socket.socket:
         """Fork the process, which has the caller's memory, as it is now, for its children."""
@@ -160,18 +169,19 @@ class Nursery:
         return own
 
     def end(self) -> None:
-        """End the process; the inits that it has told of live on. Idempotent."""
+        """End the process; the inits that it had live on. Idempotent."""
         if self._control is not None:
             self._control.close()
             self._control = None
             kill_and_reap(self._pid)
-            self._end_unreported()
 
-    def _end_unreported(self) -> None:
-        """End an init that it had, and was killed before it could say so: nobody else would."""
-        last = self._last.pid if self._last is not None else 0
+    def end_unknown(self) -> None:
+        """End the init that a nursery had, and was killed before it could say so, if there is one.
+
+        To be called while none is under way.
+        """
         for pid in proc_files.children():
-            if pid != last and proc_files.is_unmapped(pid):
+            if pid not in _living and pid != self._pid:
                 kill_and_reap(pid)
 
     def _send(self, message: Message, plan: Message, control: socket.socket) -> None:
@@ -193,6 +203,7 @@ def kind_of(plan: Message) -> Kind:
 def kill_and_reap(pid: int) -> int:
     """Kill an init; returns when its whole pid namespace is gone (pid_namespaces(7))."""
     os.kill(pid, signal.SIGKILL)  # a child that is not reaped keeps its pid
+    _living.discard(pid)
     return os.waitpid(pid, 0)[1]
 
 
@@ -204,6 +215,7 @@ def _serve(control: socket.socket) -> None:
     """Have inits until the spawner is gone; never returns."""
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        prepared.make([prepared.set_name("rootfs-nursery")])
         for _ in range(REHEARSALS):
             newborn.rehearse()
         init.close_others(control.fileno())
@@ -225,17 +237,27 @@ def _serve(control: socket.socket) -> None:
 def _bear(
     plans: dict[str, newborn.Plan], message: Message, init_fd: int, control: socket.socket
 ) -> None:
+    """Have an init, map its ids, and tell the spawner of it."""
+    answer: Message = {}
+    fds: list[int] = []
+    mapped_r, mapped_w = os.pipe()
     try:
-        pid, pidfd = forks.fork(message["namespaces"] | syscalls.CLONE_PARENT)
-    except OSError as error:
-        frame = {"errno": error.errno, "text": error.strerror, "subject": error.filename}
-        protocol.send(control, frame)
-    else:
-        if pid == 0:
+        answer["pid"], pidfd = forks.fork(message["namespaces"] | syscalls.CLONE_PARENT)
+        if answer["pid"] == 0:
             os.close(control.fileno())
-            start = newborn.Start(protocol.end_of(init_fd), plans)
+            os.close(mapped_w)
+            start = newborn.Start(protocol.end_of(init_fd), mapped_r, plans)
             newborn.main(start, plans[message["key"]]["early"], is_spare=message["is_spare"])
-        protocol.send(control, {"pid": pid}, [pidfd])
-        os.close(pidfd)
+        fds.append(pidfd)
+        for name in MAPS:
+            write_map_text(f"/proc/{answer['pid']}/{name}", message[name])
+        os.write(mapped_w, b"y")
+        for name in HELD:  # before it forbids that
+            path = f"/proc/{answer['pid']}/ns/{name}"
+            fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        answer |= {"errno": error.errno, "text": error.strerror, "subject": error.filename}
+    try:
+        protocol.send(control, answer, fds)
     finally:
-        os.close(init_fd)
+        protocol.close_all([*fds, init_fd, mapped_r, mapped_w])

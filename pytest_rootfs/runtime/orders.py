@@ -42,14 +42,13 @@ class Request:
 class Orders:
     """A request as init gets it: the plan under its key, or whole, and the root file system."""
 
-    __slots__ = ("group", "is_ahead", "key", "overlay_fd", "plan", "reply_fd", "tree_fds", "trees")
+    __slots__ = ("is_ahead", "key", "overlay_fd", "plan", "reply_fd", "tree_fds", "trees")
 
     def __init__(self, message: Message, fds: list[int]) -> None:
         self.key: str = message["key"]
         self.plan: Message | None = message.get("plan")
         self.is_ahead: bool = message["is_ahead"]
-        self.reply_fd, self.overlay_fd = fds[:2]
-        self.group = Entrances.unpacked(message["entrances"], fds[2:])
+        self.reply_fd, self.overlay_fd = fds
         self.tree_fds: list[int] = []
         self.trees: list[tuple[int, str]] = []
         """What is attached below the overlay: descriptors and paths."""
@@ -58,24 +57,21 @@ class Orders:
 def send(
     peer: socket.socket,
     request: Request,
-    entrances: Entrances,
     overlay_fd: int,
     trees: Sequence[tuple[int, str]],
     *,
     is_known: bool,
 ) -> None:
     """Tell an init what to be; `is_known` says that it was born with the plan."""
-    counts, fds = entrances.packed()
     message = {
         "key": request.key,
         "is_ahead": request.is_ahead,
-        "entrances": counts,
         "tree_fds": len(request.tree_fds),
         "trees": len(trees),
     }
     if not is_known:
         message["plan"] = parts_of(request.plan)
-    protocol.send(peer, message, [request.reply.fileno(), overlay_fd, *fds])
+    protocol.send(peer, message, [request.reply.fileno(), overlay_fd])
     if request.tree_fds:
         protocol.send(peer, {}, request.tree_fds)
     for first in range(0, len(trees), TREES_A_FRAME):
@@ -97,6 +93,18 @@ def receive(peer: socket.socket) -> Orders | None:
             return None
         orders.trees += zip(fds, part["paths"], strict=True)
     return orders
+
+
+def send_entrances(peer: socket.socket, entrances: Entrances) -> None:
+    """Give an init the ways into its control groups, which are made while it mounts."""
+    counts, fds = entrances.packed()
+    protocol.send(peer, {"entrances": counts}, fds)
+
+
+def receive_entrances(peer: socket.socket) -> Entrances | None:
+    """Return what `send_entrances` has sent; None when whoever should have is gone."""
+    message, fds = protocol.receive(peer)
+    return None if message is None else Entrances.unpacked(message["entrances"], fds)
 
 
 def parts_of(plan: Message) -> Message:

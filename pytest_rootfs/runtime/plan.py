@@ -200,8 +200,20 @@ def _mount_steps(options: ContainerOptions, mount_kinds: Sequence[str]) -> list[
 
 def _early_steps(options: ContainerOptions) -> list[Step]:
     """Return what an init can do before it is told which container to be."""
-    own_network = [] if options.network == "host" else [("raise_loopback",)]
-    return [*own_network, ("make_private",)]
+    has_own_network = options.network != "host"
+    return [
+        *([("raise_loopback",)] if has_own_network else []),
+        ("make_private",),
+        ("become_root",),
+        ("stage",),
+        ("mount", "proc", "proc", ""),
+        ("mount", "sysfs", "sys", "") if has_own_network else ("bind_host_sys",),
+        ("forbid_user_namespaces",),
+        *(("mask_file", path) for path in MASKED_FILES if os.path.exists(f"/{path}")),
+        *(("mask_dir", path) for path in MASKED_DIRS if os.path.isdir(f"/{path}")),
+        *(("make_readonly", path) for path in READONLY if os.path.exists(f"/{path}")),
+        ("finish_stage",),
+    ]
 
 
 def _init_steps(
@@ -213,22 +225,16 @@ def _init_steps(
     has_host_view: bool,
 ) -> list[Step]:
     pts_gid = f",gid={TTY_GID}" if ids.count > TTY_GID else ""
-    has_own_network = options.network != "host"
     return [
+        ("take_name",),
         ("attach_root", bool(options.readonly)),
-        ("join_groups",),
-        ("become_root",),
         *([("attach_host",)] if has_host_view else []),
-        ("mount", "proc", "proc", ""),
-        ("mount", "sysfs", "sys", "") if has_own_network else ("bind_host_sys",),
+        ("move_staged",),
         *(("bind_device", name, *numbers) for name, numbers in DEVICES.items()),
         ("mount", "devpts", "dev/pts", f"newinstance,ptmxmode=0666,mode=0620{pts_gid}"),
         ("mount", "tmpfs", "dev/shm", SHM_OPTIONS),
         ("mount", "mqueue", "dev/mqueue", ""),
-        ("forbid_user_namespaces",),
-        *(("mask_file", path) for path in MASKED_FILES if os.path.exists(f"/{path}")),
-        *(("mask_dir", path) for path in MASKED_DIRS if os.path.isdir(f"/{path}")),
-        *(("make_readonly", path) for path in READONLY if os.path.exists(f"/{path}")),
+        ("join_groups",),
         *([("await_trees",)] if any(step[0] == "bind" for step in mount_steps) else []),
         *mount_steps,
         ("pivot",),

@@ -18,18 +18,10 @@ class Container:
     """What the spawner keeps of a container."""
 
     __slots__ = (
-        "container_id", "control", "former_layer", "group", "namespace_fds", "pid", "pidfd",
-        "rw_layer", "status",
+        "control", "former_layer", "group", "namespace_fds", "pid", "pidfd", "rw_layer", "status",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        container_id: str,
-        group: Group,
-        rw_layer: RwLayer,
-        birth: Birth,
-    ) -> None:
-        self.container_id = container_id
+    def __init__(self, group: Group, rw_layer: RwLayer, birth: Birth) -> None:
         self.group = group
         self.rw_layer = rw_layer
         self.former_layer: RwLayer | None = None
@@ -39,6 +31,11 @@ class Container:
         self._take(birth)
         self.status: int | None = None
         """The exit status of its init as waitpid(2) gives it, once it is dead."""
+
+    @property
+    def container_id(self) -> str:
+        """What pytest knows it by, and its control groups are called."""
+        return self.group.name
 
     @property
     def is_dead(self) -> bool:
@@ -84,5 +81,5 @@ class Container:
     def _take(self, birth: Birth) -> None:
         self.control = birth.control
         """The far end of init's socket, until pytest has it."""
-        self.pid, self.pidfd = birth.process()
+        self.pid, self.pidfd = birth.pid, birth.pidfd
         self.namespace_fds = birth.namespace_fds

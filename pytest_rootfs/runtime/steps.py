@@ -33,12 +33,16 @@ if TYPE_CHECKING:
 
 def join_groups(start: Start) -> None:
     """Enter the cgroups that an init may be limited by (v1: each process writes itself)."""
+    start.await_entrances()
     for fd in start.group.init_tasks:
         os.write(fd, b"0")
 
 
-def become_root(_start: Start) -> None:
-    """Become uid and gid 0 of the container's user namespace."""
+def become_root(start: Start) -> None:
+    """Become uid and gid 0 of the container's user namespace, once its ids are mapped."""
+    if not os.read(start.mapped_fd, 1):
+        os._exit(1)  # the nursery was killed
+    os.close(start.mapped_fd)
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 
@@ -58,12 +62,39 @@ def make_private() -> list[prepared.Call]:
     return [prepared.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)]
 
 
+def take_name() -> list[prepared.Call]:
+    """Be called what a container's process 1 is called, and no longer a newborn's."""
+    return [prepared.set_name("pytest-rootfs")]
+
+
 def attach_root(start: Start, readonly: bool) -> None:  # noqa: FBT001  a step's arguments are data
     """Attach the overlay over the old root, and stand in it."""
     syscalls.move_mount(start.overlay_fd, "/")
     os.fchdir(start.overlay_fd)
     if readonly:  # mount_setattr(2) would need Linux 5.12
         syscalls.mount(None, ".", None, MS_RDONLY | MS_BIND | syscalls.MS_REMOUNT)
+
+
+def stage(_start: Start) -> None:
+    """Stand in an empty file system, over the old root, where mounts wait for the new one."""
+    tree_fd = mounts.filesystem("tmpfs", {"mode": "755"})
+    syscalls.move_mount(tree_fd, "/")
+    os.fchdir(tree_fd)
+    os.close(tree_fd)
+    for name in STAGED:
+        os.mkdir(name)
+
+
+def finish_stage(start: Start) -> None:
+    """Take hold of what was mounted on the stage."""
+    for name in STAGED:
+        start.staged[name] = os.open(name, os.O_PATH | os.O_CLOEXEC)
+
+
+def move_staged(start: Start) -> None:
+    """Move what was mounted on the stage into the new root, to folders of the init layer."""
+    for name, tree_fd in start.staged.items():
+        syscalls.move_mount(tree_fd, name)
 
 
 def attach_host(start: Start) -> None:
@@ -79,6 +110,8 @@ def mount_filesystem(kind: str, path: str, options: str) -> list[prepared.Call]:
     mount = prepared.mount(kind, path, kind, flags, options or None)
     return [mount, prepared.verify(path, MAGICS[kind])]
 
+
+STAGED = ("proc", "sys")
 
 MAGICS = {
     "proc": mounts.PROC_MAGIC,
@@ -209,7 +242,7 @@ def mask_file(_start: Start, calls: list[prepared.Call], path: str) -> None:
 
 def prepare_mask(path: str) -> tuple[list[prepared.Call], str]:
     """Return the arguments of `mask_file`."""
-    return [prepared.mount("dev/null", path, None, MS_BIND)], path
+    return [prepared.mount("/dev/null", path, None, MS_BIND)], path
 
 
 def mask_dir(path: str) -> list[prepared.Call]:
@@ -273,6 +306,9 @@ STEPS: dict[str, Callable[..., None]] = {
     "become_root": become_root,
     "raise_loopback": raise_loopback,
     "attach_root": attach_root,
+    "stage": stage,
+    "finish_stage": finish_stage,
+    "move_staged": move_staged,
     "attach_host": attach_host,
     "bind_host_sys": bind_host_sys,
     "bind_device": bind_device,
@@ -291,6 +327,7 @@ PREPARED_ARGUMENTS: dict[str, Callable[..., tuple[Any, ...]]] = {
 }
 PREPARED: dict[str, Callable[..., list[prepared.Call]]] = {
     "make_private": make_private,
+    "take_name": take_name,
     "mount": mount_filesystem,
     "mask_dir": mask_dir,
     "make_readonly": make_readonly,

@@ -115,11 +115,11 @@ def test_init_that_its_nursery_could_not_tell_of_is_ended(engine: Engine) -> Non
         wait_until(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{nursery}/status").read_text())
         with engine.start("minimal"):
             wait_until(lambda: not is_alive(nursery))
-            (unreported,) = spares_of(spawner)
+            (unknown,) = spares_of(spawner)
 
     with engine.start("minimal") as container:
-        assert container.pid != unreported
-        assert unreported not in children_of(spawner)
+        assert container.pid != unknown
+        assert unknown not in children_of(spawner)
 
 
 @needs("second core")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+NEWBORN = "rootfs-nursery"
+"""What a process is called that waits to become process 1 of a container."""
+
 
 def stat_fields(pid: int) -> list[str]:
     """Return the state, the parent and what follows; nothing of a process that is gone."""
@@ -38,12 +41,12 @@ def only_child_of(pid: int) -> int:
 
 def inits_of(spawner: int) -> list[int]:
     """Return the children of a spawner that are process 1 of a container."""
-    return [pid for pid in _deeper_than(spawner) if _has_ids(pid)]
+    return [pid for pid in _deeper_than(spawner) if name_of(pid) != NEWBORN]
 
 
 def spares_of(spawner: int) -> list[int]:
     """Return the children of a spawner that wait to become process 1 of a container."""
-    return [pid for pid in _deeper_than(spawner) if not _has_ids(pid)]
+    return [pid for pid in _deeper_than(spawner) if name_of(pid) == NEWBORN]
 
 
 def nurseries_of(spawner: int) -> list[int]:
@@ -56,6 +59,14 @@ def nursery_of(spawner: int) -> int:
     """Return the child of a spawner in which its inits are born."""
     (pid,) = nurseries_of(spawner)
     return pid
+
+
+def name_of(pid: int) -> str:
+    """Return the name of a process, nothing if it is gone; proc_pid_comm(5)."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        return ""
 
 
 def depth_of(pid: int) -> int:
@@ -75,11 +86,3 @@ def descendants_of(pid: int) -> list[int]:
 
 def _deeper_than(spawner: int) -> list[int]:
     return [child for child in children_of(spawner) if depth_of(child) > depth_of(spawner)]
-
-
-def _has_ids(pid: int) -> bool:
-    """Tell whether the id maps of a process's user namespace are written (user_namespaces(7))."""
-    try:
-        return bool(Path(f"/proc/{pid}/uid_map").read_text())
-    except OSError:
-        return True
