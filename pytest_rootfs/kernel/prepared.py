@@ -7,7 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from pytest_rootfs.kernel import syscalls
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
     Call = tuple[Callable[..., int], tuple[Any, ...], str, str]
     """A function whose negative result is a failure, its arguments; its name and its subject."""
-
-_buffers: list[ctypes.Array[ctypes.c_char]] = []
-"""What prepared calls point to."""
 
 
 def make(calls: Sequence[Call]) -> None:
@@ -47,14 +43,8 @@ def prctl(option: int, value: int) -> Call:
 
 def set_name(name: str) -> Call:
     """Prepare to give this process a name of at most 15 bytes; PR_SET_NAME in prctl(2)."""
-    buffer = ctypes.create_string_buffer(name.encode())
-    _buffers.append(buffer)
-    return (
-        syscalls.raw_prctl,
-        (syscalls.PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0),
-        "prctl",
-        name,
-    )
+    arguments = syscalls.PR_SET_NAME, name.encode(), 0, 0, 0
+    return syscalls.raw_set_name, arguments, "prctl", name
 
 
 def verify(path: str, magic: int) -> Call:

@@ -75,14 +75,22 @@ def attach_root(start: Start, readonly: bool) -> None:  # noqa: FBT001  a step's
         syscalls.mount(None, ".", None, MS_RDONLY | MS_BIND | syscalls.MS_REMOUNT)
 
 
-def stage(_start: Start) -> None:
-    """Stand in an empty file system, over the old root, where mounts wait for the new one."""
+def stage(_start: Start, place: str) -> None:
+    """Stand in an empty file system, where mounts wait for the root that they belong to.
+
+    Not over `/`: between old and new root it would take the unmounting that is meant for the old.
+    """
     tree_fd = mounts.filesystem("tmpfs", {"mode": "755"})
-    syscalls.move_mount(tree_fd, "/")
+    mounts.keep_attached(tree_fd, place)
     os.fchdir(tree_fd)
     os.close(tree_fd)
     for name in STAGED:
         os.mkdir(name)
+
+
+def prepare_stage() -> tuple[str]:
+    """Return the arguments of `stage`."""
+    return (mounts.find_place(),)
 
 
 def finish_stage(start: Start) -> None:
@@ -263,7 +271,7 @@ def make_readonly(path: str) -> list[prepared.Call]:
 
 def forbid_user_namespaces(_start: Start) -> None:
     """Allow no user namespaces below this one (namespaces(7), /proc/sys/user)."""
-    fd = os.open("/proc/sys/user/max_user_namespaces", os.O_WRONLY | os.O_CLOEXEC)
+    fd = os.open("proc/sys/user/max_user_namespaces", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, b"0")
     finally:
@@ -324,6 +332,7 @@ STEPS: dict[str, Callable[..., None]] = {
 PREPARED_ARGUMENTS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "bind_device": prepare_device,
     "mask_file": prepare_mask,
+    "stage": prepare_stage,
 }
 PREPARED: dict[str, Callable[..., list[prepared.Call]]] = {
     "make_private": make_private,
