@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import time
 
 from benchmarks.engines import engines_on
@@ -28,6 +29,7 @@ def measure(stage: Stage) -> Result:
         turns = [
             *([] if floor is None else [functools.partial(floor.measure, effort.turn)]),
             functools.partial(lives, stage.cold, "cold", effort.turn, body_s=0),
+            functools.partial(lives_on_one_processor, stage, effort.turn),
             functools.partial(lives, stage.ahead, "ahead", effort.turn, body_s=BODY_S),
             functools.partial(lives, stage.ahead, "ahead, at once", effort.turn, body_s=0),
             *others.turns(effort.commands),
@@ -50,6 +52,16 @@ def lives(
         for column, took in zip(samples.values(), life(engine, image, body_s), strict=True):
             column.append(took)
     return samples
+
+
+def lives_on_one_processor(stage: Stage, count: int) -> Samples:
+    """Return the same for a single processor, where no spare init waits."""
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(every)})
+    try:
+        return lives(stage.alone, "cold, one processor", count, body_s=0)
+    finally:
+        os.sched_setaffinity(0, every)
 
 
 def life(engine: Engine, image: Image | str, body_s: float) -> tuple[float, ...]:

@@ -108,6 +108,11 @@ class Stage:
         return self._engine(makes_ahead=False)
 
     @cached_property
+    def alone(self) -> Engine:
+        """Another one, which is to start on a single processor."""
+        return self._engine(makes_ahead=False)
+
+    @cached_property
     def ahead(self) -> Engine:
         """An engine that makes the next container ahead."""
         return self._engine(makes_ahead=True)
