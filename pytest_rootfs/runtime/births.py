@@ -173,6 +173,10 @@ class Births:
         if self._ahead or self._spare is not None or self._last is None:
             return False
         self._spare = self._nursery.bear(*self._last, is_spare=True)
+        try:
+            self._trees.make_spare(self._last[1])
+        except OSError:
+            pass  # what is wrong here, the next container will say
         return True
 
     def discard_all(self) -> None:

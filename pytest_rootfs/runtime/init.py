@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 SIGCHLD_BIT = 1 << (signal.SIGCHLD - 1)
 
+UNKNOWN = "rootfs-rehearsal"
+SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LOADED = (
+    "/etc/ld.so.cache",
+    "/lib/x86_64-linux-gnu/libc.so.6",
+    "/lib64/ld-linux-x86-64.so.2",
+    "/usr/bin/env",
+    "/bin/sh",
+)
+
 _signal_fds: list[int] = []
 
 
@@ -96,8 +106,8 @@ class Init:
         """
         message = {
             "op": "spawn",
-            "argv": ["true"],
-            "env": {"PATH": "/proc"},
+            "argv": [UNKNOWN],
+            "env": {"PATH": SEARCHED},
             "cwd": "/",
             "user": "0",
             "stdio": ["null", "pipe", "pipe"],
@@ -108,6 +118,8 @@ class Init:
         with own, far:
             protocol.send(own, message, [far.fileno()])
             request, fds = protocol.receive(far)
+            for path in LOADED:
+                os.access(path, os.F_OK)
             try:
                 commands.rehearse(request or message, self._group)
                 protocol.send(own, {"pid": 0, "marker": 0}, fds)

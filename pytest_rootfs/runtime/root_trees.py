@@ -87,6 +87,10 @@ class RootTrees:
         except OSError as error:
             raise mounts.named_nested(error, self._layers_fd) from None
 
+    def make_spare(self, plan: Message) -> None:
+        """Make an empty rw layer, for the next container of a plan or of one like it."""
+        self._rw_layers.make_spare(plan["rw"])
+
     def _make(self, plan: Message, rw_layer: RwLayer | None) -> Root:
         opened = open_layers(self._layers_fd, plan["layers"], self._host_fd)
         try:

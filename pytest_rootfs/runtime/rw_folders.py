@@ -39,10 +39,8 @@ class RwLayer:
 
     __slots__ = ("_copy_fd", "_disk", "_name", "folder_fd", "is_on_disk", "upper_fd")
 
-    def __init__(
-        self, folder_fd: int, root: os.stat_result, *, disk: int = -1, name: str = ""
-    ) -> None:
-        """Make them, with the attributes of the image's root; on disk as `name` in `disk`."""
+    def __init__(self, folder_fd: int, *, disk: int = -1, name: str = "") -> None:
+        """Make them; on disk as `name` in `disk`."""
         self.folder_fd = folder_fd
         self.upper_fd = -1
         self.is_on_disk = disk >= 0
@@ -53,13 +51,21 @@ class RwLayer:
             os.mkdir("upper", 0o755, dir_fd=folder_fd)
             os.mkdir("work", 0o755, dir_fd=folder_fd)
             self.upper_fd = os.open("upper", FOLDER_FLAGS, dir_fd=folder_fd)
+        except OSError:
+            self._close_after_error()
+            raise
+
+    def resemble(self, root: os.stat_result) -> RwLayer:
+        """Take the attributes of an image's root, which those of the upper dir hide; return self.
+
+        After an error it is closed.
+        """
+        try:
             init_layer.copy_attributes(root, self.upper_fd)
         except OSError:
-            try:
-                self.close()
-            except OSError:
-                pass  # the first error is the one to report
+            self._close_after_error()
             raise
+        return self
 
     def resize(self, size_bytes: int | None) -> None:
         """Change the size of the file system; None makes it larger than any machine's memory.
@@ -104,6 +110,12 @@ class RwLayer:
         if self.is_on_disk:
             remove_tree_at(self._disk, self._name.encode())
 
+    def _close_after_error(self) -> None:
+        try:
+            self.close()
+        except OSError:
+            pass  # the first error is the one to report
+
 
 class RwLayers:
     """Makes rw layers for one session."""
@@ -112,6 +124,7 @@ class RwLayers:
         """Find out what this kernel can; `layers_fd` is where folders are made if need be."""
         self._layers_fd = layers_fd
         self._count = 0
+        self._spare: tuple[Message, RwLayer] | None = None
         self._prefix = f"{PREFIX}{os.getpid()}-{start_time(os.getpid())}-"
         self.are_on_disk = not _tmpfs_has_attributes()
         if self.are_on_disk:
@@ -119,8 +132,21 @@ class RwLayers:
 
     def make(self, options: Message, root: os.stat_result) -> RwLayer:
         """Return a new rw layer; `options` are those of its temporary file system."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare[0] == options:
+            return spare[1].resemble(root)
+        if spare is not None:
+            spare[1].close()
+        return self._make(options).resemble(root)
+
+    def make_spare(self, options: Message) -> None:
+        """Make the next one before anybody asks, unless that is done or it would be on disk."""
+        if self._spare is None and not self.are_on_disk:
+            self._spare = options, self._make(options)
+
+    def _make(self, options: Message) -> RwLayer:
         if not self.are_on_disk:
-            return RwLayer(mounts.filesystem("tmpfs", options), root)
+            return RwLayer(mounts.filesystem("tmpfs", options))
         self._count += 1
         name = f"{self._prefix}{self._count}"
         os.mkdir(name, 0o700, dir_fd=self._layers_fd)
@@ -129,7 +155,7 @@ class RwLayers:
         except OSError:
             os.rmdir(name, dir_fd=self._layers_fd)
             raise
-        return RwLayer(folder_fd, root, disk=self._layers_fd, name=name)
+        return RwLayer(folder_fd, disk=self._layers_fd, name=name)
 
     def _sweep(self) -> None:
         """Remove the folders of sessions that were killed."""
