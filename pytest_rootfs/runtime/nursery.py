@@ -216,6 +216,7 @@ def _serve(control: socket.socket) -> None:
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         prepared.make([prepared.set_name("rootfs-nursery")])
+        os.chdir("/")
         for _ in range(REHEARSALS):
             newborn.rehearse()
         init.close_others(control.fileno())

@@ -205,14 +205,13 @@ def _early_steps(options: ContainerOptions) -> list[Step]:
         *([("raise_loopback",)] if has_own_network else []),
         ("make_private",),
         ("become_root",),
-        ("stage",),
         ("mount", "proc", "proc", ""),
         ("mount", "sysfs", "sys", "") if has_own_network else ("bind_host_sys",),
         ("forbid_user_namespaces",),
         *(("mask_file", path) for path in MASKED_FILES if os.path.exists(f"/{path}")),
         *(("mask_dir", path) for path in MASKED_DIRS if os.path.isdir(f"/{path}")),
         *(("make_readonly", path) for path in READONLY if os.path.exists(f"/{path}")),
-        ("finish_stage",),
+        ("hold_staged",),
     ]
 
 

@@ -1,9 +1,9 @@
 """The steps of a plan that the init carries out, each under the name that the plan gives it.
 
-The spawner prepares a plan once (`prepare`): what can be known before the fork is looked up there.
+The nursery prepares a plan once (`prepare`): what can be known before the fork is looked up there.
 
-The current directory is the new root from `attach_root` to `pivot`; relative paths are the
-container's, absolute ones the host's. All paths here are placed in the init layer, so no symlink of
+The current directory is the host's root before `attach_root`, and from there on the new one, whose
+are then all relative paths. All paths here are placed in the init layer, so no symlink of
 an image can lead them astray; those that people name are opened by `open_inside`.
 """
 
@@ -75,32 +75,14 @@ def attach_root(start: Start, readonly: bool) -> None:  # noqa: FBT001  a step's
         syscalls.mount(None, ".", None, MS_RDONLY | MS_BIND | syscalls.MS_REMOUNT)
 
 
-def stage(_start: Start, place: str) -> None:
-    """Stand in an empty file system, where mounts wait for the root that they belong to.
-
-    Not over `/`: between old and new root it would take the unmounting that is meant for the old.
-    """
-    tree_fd = mounts.filesystem("tmpfs", {"mode": "755"})
-    mounts.keep_attached(tree_fd, place)
-    os.fchdir(tree_fd)
-    os.close(tree_fd)
-    for name in STAGED:
-        os.mkdir(name)
-
-
-def prepare_stage() -> tuple[str]:
-    """Return the arguments of `stage`."""
-    return (mounts.find_place(),)
-
-
-def finish_stage(start: Start) -> None:
-    """Take hold of what was mounted on the stage."""
+def hold_staged(start: Start) -> None:
+    """Take hold of the mounts that wait, over the host's folders, for the root they belong to."""
     for name in STAGED:
         start.staged[name] = os.open(name, os.O_PATH | os.O_CLOEXEC)
 
 
 def move_staged(start: Start) -> None:
-    """Move what was mounted on the stage into the new root, to folders of the init layer."""
+    """Move them into the new root, to folders of the init layer."""
     for name, tree_fd in start.staged.items():
         syscalls.move_mount(tree_fd, name)
 
@@ -120,6 +102,7 @@ def mount_filesystem(kind: str, path: str, options: str) -> list[prepared.Call]:
 
 
 STAGED = ("proc", "sys")
+"""What is mounted before the new root is there, in the place of the host's own."""
 
 MAGICS = {
     "proc": mounts.PROC_MAGIC,
@@ -314,8 +297,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "become_root": become_root,
     "raise_loopback": raise_loopback,
     "attach_root": attach_root,
-    "stage": stage,
-    "finish_stage": finish_stage,
+    "hold_staged": hold_staged,
     "move_staged": move_staged,
     "attach_host": attach_host,
     "bind_host_sys": bind_host_sys,
@@ -332,7 +314,6 @@ STEPS: dict[str, Callable[..., None]] = {
 PREPARED_ARGUMENTS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "bind_device": prepare_device,
     "mask_file": prepare_mask,
-    "stage": prepare_stage,
 }
 PREPARED: dict[str, Callable[..., list[prepared.Call]]] = {
     "make_private": make_private,
