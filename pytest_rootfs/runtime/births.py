@@ -1,17 +1,20 @@
-"""Make containers for the spawner: on demand, and the next ones ahead.
+"""Make containers for the spawner: on demand, and the next ones ahead; make one begin anew.
 
-While a test runs, the container that will probably be asked for next is made and waits, ready: the
-one with the plan that followed last time on the two plans just used. Asked for, it is handed over
-at once; what is not expected any more is killed. There is one, or two where tests use several.
+While a test runs, the container that will probably be asked for next is made and waits, ready.
+Asked for, it is handed over at once; what is not expected any more is killed. There is one, or two
+where tests use several. Where none is foreseen there is a spare: an init that can become any.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pytest_rootfs.runtime import protocol
+from pytest_rootfs.runtime.forecast import Forecast
 from pytest_rootfs.runtime.nursery import kind_of
 from pytest_rootfs.runtime.orders import Request
+from pytest_rootfs.runtime.remains import Remains
 from pytest_rootfs.runtime.spawned import Container
 
 TYPE_CHECKING = False
@@ -25,17 +28,10 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.root_trees import Root, RootTrees
     from pytest_rootfs.runtime.rw_folders import RwLayer
 
-KEPT_SUCCESSIONS = 256
-REMEMBERED = 2
-"""How many plans back the next one is known by: as many as tests with two containers take turns."""
-
-CONFIRMED = 2
-"""How many times two plans were followed by the same one until more is made of that than of what
-has followed last on the second."""
-
 AHEAD_MAX = 2
-DEAD_MAX = 4
 READY_S = 10.0
+LOST = (errno.EPIPE, errno.ECONNRESET, errno.ECHILD)
+"""Somebody has killed the new init, or the nursery: another one will do."""
 
 
 class MountRefused(Exception):
@@ -64,13 +60,13 @@ class Ahead:
         """Give it what came with the call; return what it says, nothing from one that is dead."""
         self.conversation.settimeout(READY_S)
         try:
-            if self.wants_trees and not self.container.is_dead:
+            if self.wants_trees and not self.container.init.is_dead:
                 protocol.send(self.conversation, {}, tree_fds)
             message, fds = protocol.receive(self.conversation)
         except OSError:
             return {}
         protocol.close_all(fds)
-        if message is None or ("ready" in message and self.container.is_dead):
+        if message is None or ("ready" in message and self.container.init.is_dead):
             return {}
         return message
 
@@ -82,17 +78,10 @@ class Births:
         self._trees = trees
         self._parent = parent
         self._nursery = nursery
-        self._last_keys: tuple[str, ...] = ()
-        """The plans just used, the newest last; "" for one that will hardly be used again."""
-        self._successors: dict[tuple[str, ...], tuple[str, int]] = {}
-        """Which plan was asked for after which one or two, and how many times in a row now."""
+        self.remains = Remains()
+        self._forecast = Forecast()
         self._ahead: list[Ahead] = []
-        self._dead: list[Container] = []
-        """Those that are to be given up when nobody waits."""
-        self._kept: list[Container] = []
-        """Those whose namespaces are to be let go of then."""
         self._depth = 1
-        self._busy_groups: list[Group] = []
         self._spare: Birth | None = None
         """An init of the plan used last, without a container yet."""
         self._last: tuple[str, Message] | None = None
@@ -111,7 +100,7 @@ class Births:
         if is_beside_others:
             self._depth = AHEAD_MAX
         # what stands on a snapshot is another one each time
-        self._learn("" if request.plan["is_singular"] else request.key)
+        self._forecast.learn("" if request.plan["is_singular"] else request.key)
         self._last = request.key, request.plan
         return container, is_ready
 
@@ -122,16 +111,12 @@ class Births:
         container is dead, and keeps both.
         """
         container.end()
-        container.let_go()  # a rw layer is for one overlay at a time
+        container.init.close()  # its mounts, too: a rw layer is for one overlay at a time
         container.settle(is_ready=True)
         container.group.freeze(frozen=False)
         kept = container.rw_layer
         birth, root = self._begin(request, None if is_emptied else kept)
-        try:
-            birth.admit(container.group)
-        except OSError:
-            self._give_up(birth, root, kept)
-            raise
+        self._admit(birth, root, container.group, kept)
         container.begin(birth)
         if root.rw_layer is not kept:
             container.rw_layer, container.former_layer = root.rw_layer, kept
@@ -146,7 +131,7 @@ class Births:
 
         Kills those that are not expected any more.
         """
-        wanted = self._foresee()
+        wanted = self._forecast.foresee(self._depth)
         for ahead in list(self._ahead):
             if ahead.key in wanted:
                 wanted.remove(ahead.key)
@@ -163,84 +148,37 @@ class Births:
                 container = self._make(Request(key, plan, far, is_ahead=True))
             except OSError:
                 own.close()
-                self._forget(key)
+                self._forecast.forget(key)
                 return False
         self._ahead.append(Ahead(key, plan, container, own))
         return True
 
-    def bear_spare(self) -> bool:
-        """Have an init born for what nobody foresees; tell whether that was to be done."""
-        if self._ahead or self._spare is not None or self._last is None:
-            return False
-        self._spare = self._nursery.bear(*self._last, is_spare=True)
+    def make_spares(self) -> None:
+        """Have an init born, and a rw layer made, for what nobody foresees."""
+        if self._ahead or self._last is None:
+            return
+        key, plan = self._last
+        if self._spare is not None and self._spare.kind != kind_of(plan):
+            self._spare.abandon()
+            self._spare = None
         try:
-            self._trees.make_spare(self._last[1])
+            if self._spare is None:
+                self._spare = self._nursery.bear(key, plan, is_spare=True)
+            self._trees.make_spare(plan)
         except OSError:
             pass  # what is wrong here, the next container will say
-        return True
 
-    def discard_all(self) -> None:
+    def end(self) -> None:
         """Kill what nobody has asked for, and give up the containers that are dead."""
+        for ahead in self._ahead:
+            self._discard(ahead)
+        self._ahead.clear()
         if self._spare is not None:
-            self._spare.abandon()
-        while self._ahead:
-            self._discard(self._ahead.pop())
-        while self.dispose_one():
+            self.remains.abandon_later(self._spare)
+            self._spare = None
+        while self.remains.do_one():
             pass
-
-    def dispose_later(self, container: Container) -> None:
-        """Give up a dead container when nobody waits; those before it now, if there are many."""
-        while len(self._dead) >= DEAD_MAX:
-            self.dispose_one()
-        self._dead.append(container)
-
-    def let_go_later(self, container: Container) -> None:
-        """Let the kernel undo a dead container's namespaces when nobody waits; it stays itself."""
-        while len(self._kept) >= DEAD_MAX:
-            self._kept.pop(0).let_go()
-        self._kept.append(container)
-
-    def dispose_one(self) -> bool:
-        """Give up a dead container, or let go of one; tell whether there was one."""
-        if self._dead:
-            self.dispose(self._dead.pop(0))
-        elif self._kept:
-            self._kept.pop(0).let_go()
-        else:
-            return False
-        return True
-
-    def dispose(self, container: Container) -> None:
-        """Kill a container and give up all that is kept of it."""
-        container.end()
-        container.close()
-        self._remove(container.group)
-
-    def _foresee(self) -> list[str]:
-        """Return the plans that will probably be asked for next, as many as are made ahead."""
-        last_keys = self._last_keys
-        foreseen: list[str] = []
-        while len(foreseen) < self._depth:
-            key, count = self._successors.get(last_keys, ("", 0))
-            if count < CONFIRMED:
-                key, _ = self._successors.get(last_keys[-1:], ("", 0))
-            if not key:
-                break
-            foreseen.append(key)
-            last_keys = (*last_keys, key)[-REMEMBERED:]
-        return foreseen
-
-    def _learn(self, key: str) -> None:
-        if len(self._successors) >= KEPT_SUCCESSIONS:
-            self._successors.clear()
-        for before in {self._last_keys, self._last_keys[-1:]}:
-            known, count = self._successors.get(before, ("", 0))
-            self._successors[before] = key, count + 1 if known == key else 1
-        self._last_keys = (*self._last_keys, key)[-REMEMBERED:]
-
-    def _forget(self, key: str) -> None:
-        known = self._successors.items()
-        self._successors = {before: after for before, after in known if after[0] != key}
+        self._nursery.end()
 
     def _take_ahead(self, request: Request) -> Container | None:
         for ahead in self._ahead:
@@ -260,7 +198,7 @@ class Births:
 
     def _discard(self, ahead: Ahead) -> None:
         ahead.conversation.close()
-        self.dispose(ahead.container)
+        self.remains.dispose_later(ahead.container)
 
     def _make(self, request: Request) -> Container:
         """Make a container: its cgroups and files while init, in the nursery, comes to life."""
@@ -271,12 +209,21 @@ class Births:
             self._give_up(birth, root)
             raise
         try:
-            birth.admit(group)
+            self._admit(birth, root, group)
         except OSError:
-            self._give_up(birth, root)
-            self._remove(group)
+            self.remains.remove(group)
             raise
         return Container(group, root.rw_layer, birth)
+
+    def _admit(self, birth: Birth, root: Root, group: Group, kept: RwLayer | None = None) -> None:
+        """Let an init enter its control groups; after an error it is dead."""
+        try:
+            birth.admit(group)
+        except ConnectionError:
+            pass  # it was killed: whoever waits for its word will ask for its status
+        except OSError:
+            self._give_up(birth, root, kept)
+            raise
 
     def _begin(self, request: Request, kept: RwLayer | None = None) -> tuple[Birth, Root]:
         """Give an init its root file system, on a new rw layer unless one is given.
@@ -292,7 +239,9 @@ class Births:
         try:
             try:
                 birth.tell(request, root)
-            except OSError:  # that one may have been killed, or its nursery
+            except OSError as error:
+                if error.errno not in LOST:
+                    raise
                 birth.abandon()
                 birth = self._nursery.bear(request.key, request.plan)
                 birth.tell(request, root)
@@ -304,10 +253,9 @@ class Births:
         return birth, root
 
     def _take_spare(self, request: Request) -> Birth | None:
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.kind != kind_of(request.plan):
-            spare.abandon()
+        if self._spare is None or self._spare.kind != kind_of(request.plan):
             return None
+        spare, self._spare = self._spare, None
         return spare
 
     def _give_up(self, birth: Birth, root: Root, kept: RwLayer | None = None) -> None:
@@ -320,6 +268,3 @@ class Births:
         if plan["host_tree"] >= 0 and tree_fds:
             self._trees.add_host(tree_fds[plan["host_tree"]])
         return self._trees.make(plan, kept)
-
-    def _remove(self, group: Group) -> None:
-        self._busy_groups = [group for group in [*self._busy_groups, group] if not group.remove()]

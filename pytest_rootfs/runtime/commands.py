@@ -52,6 +52,12 @@ def needed_fds() -> list[int]:
     return _life_fds[:1]
 
 
+def end_with_spawner() -> None:
+    """End this init if the spawner died before it asked for a signal that would tell."""
+    if _life_fds and select.select(_life_fds[:1], (), (), 0)[0]:
+        os._exit(1)
+
+
 class SpawnError(OSError):
     """A command cannot be started; `step` says what failed.
 
@@ -139,8 +145,9 @@ def spawn(message: Message, fds: list[int], group: Entrances) -> tuple[int, int,
 
 
 def rehearse(message: Message, group: Entrances) -> None:
-    """Do all of `spawn` but the fork, with a program that cannot exist."""
-    user = users.find(message["user"])
+    """Do all of `spawn` but the fork, with a program that cannot exist, and change no ids."""
+    found = users.find(message["user"])
+    user = users.User(found.name, 0, 0, found.home, [])
     env = {"HOME": user.home, "USER": user.name, **message["env"]}
     os.close(_open_folder(message["cwd"]))
     try:
@@ -290,8 +297,7 @@ def _acting_as(user: users.User) -> Iterator[None]:
         # a change of ids clears the one and resets the other (prctl(2))
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if _life_fds and select.select(_life_fds[:1], (), (), 0)[0]:
-            os._exit(1)  # the spawner died while no signal would have told
+        end_with_spawner()
 
 
 def _spawn_by_fork(

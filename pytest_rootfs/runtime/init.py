@@ -1,6 +1,6 @@
 """The init: process 1 of a container, its reaper and its agent.
 
-Forked by the spawner, it never execs. It carries out the plan (mounts, pivot, limits), then answers
+Cloned by the nursery, it never execs. When it has carried out its plan (`newborn`), it answers
 pytest: starts commands, reports their ends, opens files. From the pivot on nothing may be imported
 and no path of the host exists. It ends when pytest closes its socket, and everything in the
 container with it.
@@ -16,23 +16,13 @@ import socket
 
 from pytest_rootfs.kernel import forks, inside, syscalls
 from pytest_rootfs.kernel.cgroups_session import Entrances
-from pytest_rootfs.runtime import commands, files, processes, protocol
+from pytest_rootfs.runtime import commands, files, processes, programs, protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
 SIGCHLD_BIT = 1 << (signal.SIGCHLD - 1)
-
-UNKNOWN = "rootfs-rehearsal"
-SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LOADED = (
-    "/etc/ld.so.cache",
-    "/lib/x86_64-linux-gnu/libc.so.6",
-    "/lib64/ld-linux-x86-64.so.2",
-    "/usr/bin/env",
-    "/bin/sh",
-)
 
 _signal_fds: list[int] = []
 
@@ -106,8 +96,8 @@ class Init:
         """
         message = {
             "op": "spawn",
-            "argv": [UNKNOWN],
-            "env": {"PATH": SEARCHED},
+            "argv": ["rootfs-rehearsal"],
+            "env": {"PATH": programs.SHELL_PATH},
             "cwd": "/",
             "user": "0",
             "stdio": ["null", "pipe", "pipe"],
@@ -118,8 +108,6 @@ class Init:
         with own, far:
             protocol.send(own, message, [far.fileno()])
             request, fds = protocol.receive(far)
-            for path in LOADED:
-                os.access(path, os.F_OK)
             try:
                 commands.rehearse(request or message, self._group)
                 protocol.send(own, {"pid": 0, "marker": 0}, fds)

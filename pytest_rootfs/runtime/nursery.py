@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
+import sys
 
 from pytest_rootfs.kernel import forks, prepared, proc_files, syscalls
 from pytest_rootfs.kernel.namespaces import write_map_text
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
     from pytest_rootfs.runtime.root_trees import Root
 
-    Kind = tuple[int, list[Any]]
-    """Namespaces, and steps that need no more."""
+    Kind = tuple[int, str, str, list[Any]]
+    """Namespaces, id maps, and steps that need no more."""
 
 KEPT_PLANS = 256
 MAPS = ("uid_map", "gid_map")
@@ -37,16 +39,12 @@ REHEARSALS = 16
 """The interpreter takes code for frequent, and makes it fast, after eight times."""
 
 
-_living: set[int] = set()
-"""The inits that the spawner knows of, until it has reaped them."""
-
-
 class Birth:
     """An init that waits to be told which container to be, as the spawner knows it."""
 
     __slots__ = (
-        "_error", "_is_settled", "_nursery", "control", "kind", "namespace_fds", "pid", "pidfd",
-        "plans",
+        "_error", "_is_settled", "_nursery", "control", "is_unknown", "kind", "namespace_fds",
+        "pid", "pidfd", "plans",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +61,8 @@ class Birth:
         self.namespace_fds: list[int] = []
         """What a dying init would take apart, and be waited for, if nobody else held it."""
         self._nursery = nursery
+        self.is_unknown = False
+        """Whether the nursery was killed before it could tell of it."""
         self._is_settled = False
         self._error: OSError | None = None
 
@@ -74,11 +74,11 @@ class Birth:
         try:
             message, fds = self._nursery.deliver()
         except OSError as error:
-            self._error = error
+            self._error, self.is_unknown = error, True
             return
         if "pid" in message:
             self.pid = message["pid"]
-            _living.add(self.pid)
+            self._nursery.living.add(self.pid)
             self.pidfd, *self.namespace_fds = fds
         if "errno" in message:
             self._error = OSError(message["errno"], message["text"], message["subject"])
@@ -98,18 +98,45 @@ class Birth:
         """Let it enter the control groups of its container."""
         orders.send_entrances(self.control, group)
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended by itself."""
+        ended = select.poll()
+        ended.register(self.pidfd, select.POLLIN)
+        return bool(ended.poll(0))
+
+    def kill(self) -> int:
+        """Kill it and reap it; returns its status when its whole pid namespace is gone.
+
+        A child that is not reaped keeps its pid; see pid_namespaces(7).
+        """
+        os.kill(self.pid, signal.SIGKILL)
+        self._nursery.living.discard(self.pid)
+        return os.waitpid(self.pid, 0)[1]
+
+    def take_namespaces(self) -> list[int]:
+        """Return what holds its namespaces, for the caller to close."""
+        taken, self.namespace_fds = self.namespace_fds, []
+        return taken
+
+    def close(self) -> None:
+        """Close what is kept of one that is dead. Idempotent."""
+        self.control.close()
+        protocol.close_all(self.take_namespaces())
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
     def abandon(self) -> None:
         """Kill what has been born, if anything has. Idempotent."""
         self.settle()
         self.control.close()
-        protocol.close_all(self.namespace_fds)
-        self.namespace_fds = []
         if self.pid:
-            os.close(self.pidfd)
-            kill_and_reap(self.pid)
+            self.kill()
             self.pid = 0
-        else:
+        elif self.is_unknown:
             self._nursery.end_unknown()
+        self.close()
 
 
 class Nursery:
@@ -124,6 +151,8 @@ class Nursery:
         self._control: socket.socket | None = None
         self._plans: set[str] = set()
         """The keys of the plans that the process keeps."""
+        self.living: set[int] = set()
+        """The inits that it has told of, until they are reaped."""
         self._last: Birth | None = None
 
     def bear(self, key: str, plan: Message, *, is_spare: bool = False) -> Birth:
@@ -173,7 +202,7 @@ class Nursery:
         if self._control is not None:
             self._control.close()
             self._control = None
-            kill_and_reap(self._pid)
+            _kill_and_reap(self._pid)
 
     def end_unknown(self) -> None:
         """End the init that a nursery had, and was killed before it could say so, if there is one.
@@ -181,8 +210,8 @@ class Nursery:
         To be called while none is under way.
         """
         for pid in proc_files.children():
-            if pid not in _living and pid != self._pid:
-                kill_and_reap(pid)
+            if pid not in self.living and pid != self._pid:
+                _kill_and_reap(pid)
 
     def _send(self, message: Message, plan: Message, control: socket.socket) -> None:
         peer = self._control or self.begin()
@@ -197,14 +226,12 @@ class Nursery:
 
 def kind_of(plan: Message) -> Kind:
     """Return what an init of a plan is born with, and does before it is told more."""
-    return plan["namespaces"], plan["early"]
+    return plan["namespaces"], plan["uid_map"], plan["gid_map"], plan["early"]
 
 
-def kill_and_reap(pid: int) -> int:
-    """Kill an init; returns when its whole pid namespace is gone (pid_namespaces(7))."""
+def _kill_and_reap(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)  # a child that is not reaped keeps its pid
-    _living.discard(pid)
-    return os.waitpid(pid, 0)[1]
+    os.waitpid(pid, 0)
 
 
 def _gone() -> OSError:
@@ -231,6 +258,8 @@ def _serve(control: socket.socket) -> None:
                 plans[message["key"]] = steps.prepare_all(message["plan"])
             else:
                 _bear(plans, message, fds[0], control)
+    except BaseException:  # noqa: BLE001  a defect of ours, where PYTEST_ROOTFS_DEBUG shows it
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(0)
 
@@ -241,8 +270,10 @@ def _bear(
     """Have an init, map its ids, and tell the spawner of it."""
     answer: Message = {}
     fds: list[int] = []
-    mapped_r, mapped_w = os.pipe()
+    own_fds = [init_fd]
     try:
+        mapped_r, mapped_w = os.pipe()
+        own_fds += mapped_r, mapped_w
         answer["pid"], pidfd = forks.fork(message["namespaces"] | syscalls.CLONE_PARENT)
         if answer["pid"] == 0:
             os.close(control.fileno())
@@ -261,4 +292,4 @@ def _bear(
     try:
         protocol.send(control, answer, fds)
     finally:
-        protocol.close_all([*fds, init_fd, mapped_r, mapped_w])
+        protocol.close_all([*fds, *own_fds])

@@ -86,7 +86,9 @@ def receive(peer: socket.socket) -> Orders | None:
         return None
     orders = Orders(message, fds)
     if message["tree_fds"]:
-        _, orders.tree_fds = protocol.receive(peer)
+        part, orders.tree_fds = protocol.receive(peer)
+        if part is None:
+            return None
     while len(orders.trees) < message["trees"]:
         part, fds = protocol.receive(peer)
         if part is None:

@@ -65,16 +65,15 @@ class Plan:
         """Write the plan for a person, a step a line."""
         content = self.content
         lines = [
-            f"spawner: cgroup limits {content['limits']}",
+            f"nursery: clone3 {content['namespaces']:#x}",
+            f"nursery: uid_map {content['uid_map']} gid_map {content['gid_map']}",
+            *map(_described, content["early"]),
             f"spawner: tmpfs for the rw layer {content['rw']}",
             f"spawner: init layer {content['init_layer']}",
             f"spawner: overlay of {', '.join(content['layers'])}",
-            f"spawner: clone3 {content['namespaces']:#x}",
-            f"spawner: uid_map {content['uid_map']} gid_map {content['gid_map']}",
+            f"spawner: cgroup limits {content['limits']}",
         ]
-        for step, *arguments in [*content["early"], *content["init"], *content["late"]]:
-            lines.append(" ".join(["init:", step, *(repr(argument) for argument in arguments)]))
-        return lines
+        return [*lines, *map(_described, [*content["init"], *content["late"]])]
 
 
 def make_plan(
@@ -125,6 +124,11 @@ def make_plan(
     # that one with the folder of each test can be made ahead
     nameable = [step[:-1] if step[0] == "bind" else step for step in content["init"]]
     return Plan(key=_digest({**content, "init": nameable}), content=content)
+
+
+def _described(step: Sequence[Any]) -> str:  # Any: as in Step
+    name, *arguments = step
+    return " ".join(["init:", name, *map(repr, arguments)])
 
 
 def _bounds(size_bytes: int) -> dict[str, str]:

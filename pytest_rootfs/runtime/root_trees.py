@@ -1,4 +1,4 @@
-"""Make a container's root file system from detached trees, before its first process exists.
+"""Make a container's root file system from detached trees, for its first process to attach.
 
 Three parts: the image's layers and the init layer, read-only, and a rw layer of the container's
 own. On kernels before 6.15 an overlay takes no part of a detached tree, so there each part gets a

@@ -132,15 +132,16 @@ class RwLayers:
 
     def make(self, options: Message, root: os.stat_result) -> RwLayer:
         """Return a new rw layer; `options` are those of its temporary file system."""
-        spare, self._spare = self._spare, None
-        if spare is not None and spare[0] == options:
-            return spare[1].resemble(root)
-        if spare is not None:
-            spare[1].close()
-        return self._make(options).resemble(root)
+        if self._spare is None or self._spare[0] != options:
+            return self._make(options).resemble(root)
+        (_, spare), self._spare = self._spare, None
+        return spare.resemble(root)
 
     def make_spare(self, options: Message) -> None:
         """Make the next one before anybody asks, unless that is done or it would be on disk."""
+        if self._spare is not None and self._spare[0] != options:
+            self._spare[1].close()
+            self._spare = None
         if self._spare is None and not self.are_on_disk:
             self._spare = options, self._make(options)
 

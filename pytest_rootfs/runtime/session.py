@@ -26,6 +26,7 @@ from pytest_rootfs.runtime.surroundings import Surroundings
 
 JOB_TIMEOUT_S = 600.0
 ENDING_S = 15.0
+ID_TIMEOUT_S = 5.0
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, {package!r}); "
@@ -139,6 +140,7 @@ class Session:
                 raise
             raise starts.died(ended) from error
         except BaseException:
+            _await_id(conversation, answers, fds)
             protocol.close_all(fds)
             if "id" in answers:
                 self.spawner.ask(_disposal(message["op"], answers["id"])).close()
@@ -274,13 +276,13 @@ def _interpreter() -> str:
 
 
 def _await_id(conversation: Conversation, answers: dict[str, Any], fds: list[int]) -> None:
-    """Read on until the spawner has told the id of a container whose init was faster to fail."""
+    """Read on until the spawner has told the id of a container that nobody wants any more."""
     try:
         while "id" not in answers:
-            answer, given = conversation.receive()
+            answer, given = conversation.receive(ID_TIMEOUT_S)
             answers.update(answer)
             fds += given
-    except (StepFailed, PeerGone):
+    except (StepFailed, PeerGone, TimeoutError):
         pass  # it has made none
 
 

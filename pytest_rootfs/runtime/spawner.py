@@ -1,9 +1,9 @@
-"""The spawner: root of the session's user namespace, parent of every container.
+"""The spawner: root of the session's user namespace, parent of every container's first process.
 
-One per pytest process, single-threaded and small, because each container starts as a fork of it.
-It makes what must exist before a container's first process (cgroups, the rw layer, the overlay),
-clones that process, and keeps what must outlive it: the descriptor of the rw layer, which can be
-read after the container is dead. Imports small modules of the standard library and `kernel` only.
+One per pytest process, single-threaded. It has the nursery clone that process, makes what it needs
+(the rw layer, the overlay, cgroups), and keeps what must outlive it: the descriptor of the rw
+layer, which can be read after the container is dead. Small, as the nursery starts as a fork of it:
+imports small modules of the standard library and `kernel` only.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def main(
     control = protocol.end_of(control_fd)
     try:
         trees = _prepare(layers)
+        _freeze_imports()
+        nursery = Nursery(clones_into_groups=parent.clones_into_groups)
+        nursery.begin()
     except OSError as error:
         _refuse(control, error)
-    _freeze_imports()
-    nursery = Nursery(clones_into_groups=parent.clones_into_groups)
-    nursery.begin()
     Spawner(control, Births(trees, parent, nursery), makes_ahead=makes_ahead).serve()
     os._exit(0)
 
@@ -165,7 +165,7 @@ class Spawner:
             finally:
                 reply.close()
                 protocol.close_all(fds[1:])
-        self._births.discard_all()
+        self._births.end()
         for container in self._containers.values():
             container.end()
 
@@ -177,8 +177,8 @@ class Spawner:
         if poller.poll(QUIET_MS):
             return
         if self._has_free_core:
-            self._births.bear_spare()
-        while not poller.poll(0) and self._births.dispose_one():
+            self._births.make_spares()
+        while not poller.poll(0) and self._births.remains.do_one():
             pass
 
     def _make_ahead(self) -> bool:
@@ -214,8 +214,12 @@ class Spawner:
         except MountRefused as refused:
             protocol.send(reply, refused.answer)
             return
+        try:
+            _hand_over(container, reply, {"ready": True} if is_ready else {})
+        except OSError:  # whoever asked has gone
+            self._births.remains.dispose_later(container)
+            raise
         self._containers[container.container_id] = container
-        _hand_over(container, reply, {"ready": True} if is_ready else {})
 
     def _restart(self, message: Message, fds: list[int], reply: socket.socket) -> None:
         """Kill every process of a container and begin anew; its init says when it is ready."""
@@ -246,23 +250,23 @@ class Spawner:
         container.end()
         protocol.send(reply, {})
         if message["release"]:
-            self._births.dispose_later(self._containers.pop(message["id"]))
+            self._births.remains.dispose_later(self._containers.pop(message["id"]))
         else:
-            self._births.let_go_later(container)
+            self._births.remains.let_go_later(container)
 
     def _release(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""
         container = self._containers.pop(message["id"], None)
         if container is not None:
             container.end()
-            self._births.dispose_later(container)
+            self._births.remains.dispose_later(container)
         protocol.send(reply, {})
 
     def _status(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
         container = self._find(message)
         if container.status is None:
             ended = select.poll()
-            ended.register(container.pidfd, select.POLLIN)
+            ended.register(container.init.pidfd, select.POLLIN)
             if ended.poll(message["wait_s"] * 1000):
                 container.end()
         free = os.fstatvfs(container.rw_layer.upper_fd)
@@ -310,6 +314,6 @@ class Spawner:
 
 def _hand_over(container: Container, reply: socket.socket, more: Message) -> None:
     """Give pytest the socket of a container's init."""
-    answer = {"id": container.container_id, "pid": container.pid, **more}
-    protocol.send(reply, answer, [container.control.fileno()])
-    container.control.close()
+    answer = {"id": container.container_id, "pid": container.init.pid, **more}
+    protocol.send(reply, answer, [container.init.control.fileno()])
+    container.init.control.close()

@@ -107,6 +107,14 @@ def test_store_may_be_noexec() -> None:
     assert findings(setup=setup) == EXPECTED
 
 
+def test_root_may_have_more_groups() -> None:
+    """Process 1 rehearses a command of root's on the host's files, and must keep its own ids."""
+    setup = f"printf 'root:x:0:\\nbin:x:1:root,daemon\\n' > {PLACE}/group\n"
+    setup += f"mount --bind {PLACE}/group /etc/group"
+
+    assert findings(setup=setup) == EXPECTED
+
+
 def test_full_store_says_so() -> None:
     found = findings(setup=f"mount -t tmpfs -o size=1m,mode=700 tmpfs {STORE}")
 
