@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.forecast import Forecast
@@ -32,6 +33,12 @@ AHEAD_MAX = 2
 READY_S = 10.0
 LOST = (errno.EPIPE, errno.ECONNRESET, errno.ECHILD)
 """Somebody has killed the new init, or the nursery: another one will do."""
+
+SCARCE = (errno.ENOSPC, errno.EUSERS, errno.EAGAIN, errno.ENOMEM)
+"""There are too many namespaces or processes (clone(2)), perhaps by those that nobody needs."""
+
+PAUSES_S = (0.02, 0.2)
+"""The kernel counts a network namespace until it has undone it, which it does in its own time."""
 
 
 class MountRefused(Exception):
@@ -170,14 +177,7 @@ class Births:
 
     def end(self) -> None:
         """Kill what nobody has asked for, and give up the containers that are dead."""
-        for ahead in self._ahead:
-            self._discard(ahead)
-        self._ahead.clear()
-        if self._spare is not None:
-            self.remains.abandon_later(self._spare)
-            self._spare = None
-        while self.remains.do_one():
-            pass
+        self._make_room()
         self._nursery.end()
 
     def _take_ahead(self, request: Request) -> Container | None:
@@ -237,20 +237,42 @@ class Births:
             birth.abandon()
             raise
         try:
-            try:
-                birth.tell(request, root)
-            except OSError as error:
-                if error.errno not in LOST:
-                    raise
-                birth.abandon()
-                birth = self._nursery.bear(request.key, request.plan)
-                birth.tell(request, root)
+            birth = self._tell(birth, request, root)
         except OSError:
             self._give_up(birth, root, kept)
             raise
         finally:
             root.close_start()
         return birth, root
+
+    def _tell(self, birth: Birth, request: Request, root: Root) -> Birth:
+        """Tell an init what to be, or another one where that may do; return the one that knows."""
+        for pause_s in PAUSES_S:
+            try:
+                birth.tell(request, root)
+            except OSError as error:
+                if error.errno not in (*LOST, *SCARCE):
+                    raise
+                if error.errno in SCARCE:
+                    self._make_room()
+                    time.sleep(pause_s)
+                birth.abandon()
+                birth = self._nursery.bear(request.key, request.plan)
+            else:
+                return birth
+        birth.tell(request, root)
+        return birth
+
+    def _make_room(self) -> None:
+        """Give up all that nobody has asked for: a start that fits without it shall not fail."""
+        for ahead in self._ahead:
+            self._discard(ahead)
+        self._ahead.clear()
+        if self._spare is not None:
+            self.remains.abandon_later(self._spare)
+            self._spare = None
+        while self.remains.do_one():
+            pass
 
     def _take_spare(self, request: Request) -> Birth | None:
         if self._spare is None or self._spare.kind != kind_of(request.plan):

@@ -31,6 +31,20 @@ time.sleep(60)
 """
 
 
+LIMITED = """
+import sys
+from pathlib import Path
+from pytest_rootfs.engine import Engine, EngineSettings
+engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=True), warn=print)
+with engine.start("minimal"):
+    engine.start("minimal").close()
+    Path("/proc/sys/user/max_net_namespaces").write_text("2")
+    for _ in range(5):
+        engine.start("minimal").close()
+engine.close()
+"""
+
+
 def spawner_of(engine: Engine) -> int:
     return only_child_of(engine.session._process.pid)
 
@@ -157,6 +171,15 @@ def test_spare_dies_with_its_spawner(program: Callable[..., subprocess.Popen[str
     started.kill()
 
     wait_until(lambda: not any(map(is_alive, below)))
+
+
+@needs("second core")
+def test_spare_and_remains_make_room(tmp_path: Path) -> None:
+    argv = ["unshare", "-Ur", sys.executable, "-c", LIMITED, str(tmp_path / "store")]
+
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_single_core_has_none(program: Callable[..., subprocess.Popen[str]]) -> None:
