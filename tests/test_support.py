@@ -72,7 +72,7 @@ def test_mount_is_a_leak(tmp_path: Path) -> None:
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
-    assert found == f"mount {tmp_path}"
+    assert f"mount {tmp_path}" in found.splitlines()  # another worker may have one, too
 
 
 @needs("root")
@@ -86,7 +86,7 @@ def test_folder_of_a_dead_engine_is_a_leak() -> None:
     finally:
         folder.rmdir()
 
-    assert found == f"cgroup {folder}"
+    assert f"cgroup {folder}" in found.splitlines()  # as above
 
 
 def test_missing_feature_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from process_table import spares_of
+from process_table import NEWBORN, name_of, spares_of
 
 PATIENCE_S = 5.0
 PAUSE_S = 0.01
@@ -81,7 +81,7 @@ def look() -> Sight:
     spares = spares_of(engine[1])[:1] if len(engine) > 1 else []
     return Sight(
         engine=engine,
-        processes=_strays(table, [*engine, *spares]),
+        processes=_strays(table, [*engine, *_one_spare_each(table)]),
         mounts=_mounts(),
         groups=set(_groups(engine)),
         fds=_fds(os.getpid()),
@@ -160,6 +160,16 @@ def _session_engine(table: dict[int, Process]) -> tuple[int, ...]:
         return (warden,)
     below = [x.pid for x in table.values() if x.parent == spawner.pid and x.depth == own_depth]
     return (warden, spawner.pid, *below)
+
+
+def _one_spare_each(table: dict[int, Process]) -> list[int]:
+    """Return the spares of all spawners, of each but one: every living engine may have that."""
+    found = {
+        process.parent: process.pid
+        for process in table.values()
+        if name_of(process.pid) == NEWBORN and process.depth > table[os.getpid()].depth
+    }
+    return list(found.values())
 
 
 def _strays(table: dict[int, Process], engine: Sequence[int]) -> dict[tuple[int, str], Process]:
