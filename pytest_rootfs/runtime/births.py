@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import time
 
 from pytest_rootfs.runtime import protocol
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.rw_folders import RwLayer
 
 AHEAD_MAX = 2
+SPARE_DESCRIPTORS = 48
+"""So many are left to containers that somebody asks for: each takes nine."""
+
 READY_S = 10.0
 LOST = (errno.EPIPE, errno.ECONNRESET, errno.ECHILD)
 """Somebody has killed the new init, or the nursery: another one will do."""
@@ -89,6 +93,7 @@ class Births:
         self._forecast = Forecast()
         self._ahead: list[Ahead] = []
         self._depth = 1
+        self._descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._spare: Birth | None = None
         """An init of the plan used last, without a container yet."""
         self._last: tuple[str, Message] | None = None
@@ -149,9 +154,13 @@ class Births:
 
     def make_ahead(self, key: str, plan: Message) -> bool:
         """Make the next container; what fails now is reported when somebody asks for it."""
-        own, far = protocol.pair()
+        try:
+            own, far = protocol.pair()
+        except OSError:
+            return False
         with far:
             try:
+                self._require_descriptors(own.fileno())
                 container = self._make(Request(key, plan, far, is_ahead=True))
             except OSError:
                 own.close()
@@ -159,6 +168,11 @@ class Births:
                 return False
         self._ahead.append(Ahead(key, plan, container, own))
         return True
+
+    def _require_descriptors(self, newest_fd: int) -> None:
+        """Raise OSError where those that nobody asks for might take the last descriptors."""
+        if newest_fd + SPARE_DESCRIPTORS > self._descriptors_max:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), f"{self._descriptors_max}")
 
     def make_spares(self) -> None:
         """Have an init born, and a rw layer made, for what nobody foresees."""
@@ -170,10 +184,15 @@ class Births:
             self._spare = None
         try:
             if self._spare is None:
-                self._spare = self._nursery.bear(key, plan, is_spare=True)
+                spare = self._nursery.bear(key, plan, is_spare=True)
+                self._spare = spare
+                self._require_descriptors(spare.control.fileno())
             self._trees.make_spare(plan)
         except OSError:
-            pass  # what is wrong here, the next container will say
+            # what is wrong here, the next container will say
+            if self._spare is not None:
+                self._spare.abandon()
+                self._spare = None
 
     def end(self) -> None:
         """Kill what nobody has asked for, and give up the containers that are dead."""
@@ -251,7 +270,8 @@ class Births:
             try:
                 birth.tell(request, root)
             except OSError as error:
-                if error.errno not in (*LOST, *SCARCE):
+                # that of a spare says nothing about now
+                if not birth.is_spare and error.errno not in (*LOST, *SCARCE):
                     raise
                 if error.errno in SCARCE:
                     self._make_room()

@@ -35,6 +35,9 @@ MAPS = ("uid_map", "gid_map")
 HELD = ("mnt", "net")
 """Namespaces that take the kernel so long to undo that it shall wait until nobody does."""
 
+ANSWER_S = 10.0
+"""A nursery that takes longer has been stopped by somebody: another one is begun."""
+
 REHEARSALS = 16
 """The interpreter takes code for frequent, and makes it fast, after eight times."""
 
@@ -43,16 +46,24 @@ class Birth:
     """An init that waits to be told which container to be, as the spawner knows it."""
 
     __slots__ = (
-        "_error", "_is_settled", "_nursery", "control", "is_unknown", "kind", "namespace_fds",
-        "pid", "pidfd", "plans",
+        "_error", "_is_settled", "_nursery", "control", "is_spare", "is_unknown", "kind",
+        "namespace_fds", "pid", "pidfd", "plans",
     )  # fmt: skip
 
     def __init__(
-        self, control: socket.socket, nursery: Nursery, kind: Kind, plans: frozenset[str]
+        self,
+        control: socket.socket,
+        nursery: Nursery,
+        kind: Kind,
+        plans: frozenset[str],
+        *,
+        is_spare: bool,
     ) -> None:
         self.control = control
         """The far end of its socket."""
         self.kind = kind
+        self.is_spare = is_spare
+        """Whether it was born before anybody asked."""
         self.plans = plans
         """The keys of the plans that it was born with."""
         self.pid = 0
@@ -169,7 +180,7 @@ class Nursery:
             except ConnectionError:  # somebody has killed it
                 self.end()
                 self._send(message, plan, control)
-        self._last = Birth(own, self, kind_of(plan), frozenset(self._plans))
+        self._last = Birth(own, self, kind_of(plan), frozenset(self._plans), is_spare=is_spare)
         return self._last
 
     def deliver(self) -> tuple[Message, list[int]]:
@@ -178,7 +189,7 @@ class Nursery:
             raise _gone()
         try:
             message, fds = protocol.receive(self._control)
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             message, fds = None, []
         if message is None:
             self.end()
@@ -193,6 +204,7 @@ class Nursery:
             if self._pid == 0:
                 _serve(far)
             os.close(pidfd)
+        own.settimeout(ANSWER_S)
         self._control = own
         self._plans.clear()
         return own

@@ -88,9 +88,15 @@ class Session:
     def create(self, key: str, plan: Mapping[str, Any], tree_fds: Sequence[int]) -> Created:
         """Have a container of a plan made; returns when it is ready.
 
-        Raises ContainerError, and then nothing of it is left; PeerGone when the spawner is gone.
+        One whose process 1 somebody kills before it has started is made once more. Raises
+        ContainerError, and then nothing of it is left; PeerGone when the spawner is gone.
         """
-        return self._begin({"op": "create", "plan": key}, plan, tree_fds)
+        message = {"op": "create", "plan": key}
+        try:
+            return self._begin(message, plan, tree_fds)
+        except starts.InitEnded:
+            pass
+        return self._begin_for_good(message, plan, tree_fds)
 
     def restart(
         self,
@@ -106,10 +112,18 @@ class Session:
         Raises as `create` does, and then it is dead and keeps both.
         """
         message = {"op": "restart", "id": container_id, "plan": key, "is_emptied": is_emptied}
-        created = self._begin(message, plan, tree_fds)
+        created = self._begin_for_good(message, plan, tree_fds)
         if is_emptied:
             self.spawner.ask({"op": "settle", "id": container_id, "is_ready": True}).close()
         return created
+
+    def _begin_for_good(
+        self, message: Mapping[str, Any], plan: Mapping[str, Any], tree_fds: Sequence[int]
+    ) -> Created:
+        try:
+            return self._begin(message, plan, tree_fds)
+        except starts.InitEnded as error:
+            raise starts.died(error.status) from error
 
     def _begin(
         self, message: Mapping[str, Any], plan: Mapping[str, Any], tree_fds: Sequence[int]
@@ -138,7 +152,7 @@ class Session:
                 raise starts.refused(error, plan) from error
             if ended is None:
                 raise
-            raise starts.died(ended) from error
+            raise starts.InitEnded(ended) from error
         except BaseException:
             _await_id(conversation, answers, fds)
             protocol.close_all(fds)

@@ -28,6 +28,7 @@ from pytest_rootfs.runtime.spawned import Container
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.kernel.cgroups import Parent
+    from pytest_rootfs.runtime.nursery import Birth
     from pytest_rootfs.runtime.protocol import Message
 
 KEPT_PLANS = 256
@@ -133,6 +134,10 @@ class Spawner:
         self._makes_ahead = makes_ahead and self._has_free_core
         self._plans: dict[str, Message] = {}
         self._containers: dict[str, Container] = {}
+        self._watched: dict[int, tuple[Container, Birth]] = {}
+        """Living containers by the pidfd of their process 1."""
+        self._watcher = select.poll()
+        self._watcher.register(control, select.POLLIN)
 
     def serve(self) -> None:
         """Answer calls until pytest is gone; then kill every container."""
@@ -154,7 +159,13 @@ class Spawner:
         poller.register(self._control, select.POLLIN)
         while True:
             self._use_time(poller)
-            message, fds = protocol.receive(self._control)
+            self._await_call()
+            try:
+                message, fds = protocol.receive(self._control)
+            except ConnectionError:
+                break
+            except OSError:
+                continue  # a call that could not be taken: who made it sees its conversation end
             if message is None:
                 break
             reply = protocol.end_of(fds[0])
@@ -168,6 +179,32 @@ class Spawner:
         self._births.end()
         for container in self._containers.values():
             container.end()
+
+    def _await_call(self) -> None:
+        """Wait for a call; let go meanwhile of containers whose process 1 ends by itself."""
+        while True:
+            ready = [fd for fd, _ in self._watcher.poll()]
+            for fd in ready:
+                container, init = self._watched.pop(fd, (None, None))
+                if container is None or init is None:
+                    continue
+                self._watcher.unregister(fd)
+                if container.init is init and container.status is None:
+                    container.end()
+                    self._births.remains.let_go_later(container)
+                    while self._births.remains.do_one():
+                        pass
+            if self._control.fileno() in ready:
+                return
+
+    def _watch(self, container: Container) -> None:
+        init = container.init
+        self._watched[init.pidfd] = container, init
+        self._watcher.register(init.pidfd, select.POLLIN)
+
+    def _unwatch(self, container: Container) -> None:
+        if self._watched.pop(container.init.pidfd, None) is not None:
+            self._watcher.unregister(container.init.pidfd)
 
     def _use_time(self, poller: select.poll) -> None:
         """Do what nobody waits for, until a call comes or nothing is left."""
@@ -220,6 +257,7 @@ class Spawner:
             self._births.remains.dispose_later(container)
             raise
         self._containers[container.container_id] = container
+        self._watch(container)
 
     def _restart(self, message: Message, fds: list[int], reply: socket.socket) -> None:
         """Kill every process of a container and begin anew; its init says when it is ready."""
@@ -228,8 +266,10 @@ class Spawner:
         if plan is None:
             protocol.send(reply, {"unknown_plan": True})
             return
+        self._unwatch(container)
         request = Request(message["plan"], plan, reply, fds)
         self._births.restart(container, request, is_emptied=message["is_emptied"])
+        self._watch(container)
         _hand_over(container, reply, {})
 
     def _settle(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
@@ -247,6 +287,7 @@ class Spawner:
         removed when nobody waits.
         """
         container = self._find(message)
+        self._unwatch(container)
         container.end()
         protocol.send(reply, {})
         if message["release"]:
@@ -258,6 +299,7 @@ class Spawner:
         """Give up the rw layer of a container, which dies if it still lives."""
         container = self._containers.pop(message["id"], None)
         if container is not None:
+            self._unwatch(container)
             container.end()
             self._births.remains.dispose_later(container)
         protocol.send(reply, {})

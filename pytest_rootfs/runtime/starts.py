@@ -11,6 +11,14 @@ from pytest_rootfs.runtime import host_reasons
 from pytest_rootfs.runtime.client import StepFailed
 
 
+class InitEnded(Exception):
+    """Process 1 was ended before it was ready; `status` as waitpid(2) gives it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
 def refused(error: StepFailed, plan: Mapping[str, Any]) -> RootfsError:  # Any: JSON
     """Return the error for a step of a plan that failed."""
     if unsupported := host_reasons.unsupported(error):

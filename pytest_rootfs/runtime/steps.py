@@ -82,9 +82,15 @@ def hold_staged(start: Start) -> None:
 
 
 def move_staged(start: Start) -> None:
-    """Move them into the new root, to folders of the init layer."""
-    for name, tree_fd in start.staged.items():
+    """Attach copies of them in the new root, to folders of the init layer.
+
+    Copies, for the mounts of a container are listed in the order in which they were made, and those
+    that wait may be older than the root.
+    """
+    for name, staged_fd in start.staged.items():
+        tree_fd = mounts.clone_tree("", fd=staged_fd)
         syscalls.move_mount(tree_fd, name)
+        os.close(tree_fd)
 
 
 def attach_host(start: Start) -> None:

@@ -86,3 +86,14 @@ def test_readonly_container(start: Start) -> None:
     assert done.returncode != 0
     assert "/x: Read-only file system" in done.stderr
     assert container.path("/tmp/x").exists()
+
+
+def mounts_of(container: Container) -> list[str]:
+    return container.run("cat /proc/self/mountinfo").stdout.splitlines()
+
+
+def test_root_is_listed_first(container: Container) -> None:
+    for _ in range(2):
+        listed = [line.split()[4] for line in mounts_of(container)]
+        assert listed[:2] == ["/", "/proc"]
+        container.restart()

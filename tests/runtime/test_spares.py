@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,28 +26,58 @@ import sys, time
 from pathlib import Path
 from pytest_rootfs.engine import Engine, EngineSettings
 engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=False), warn=print)
-engine.start("minimal").close()
+engine.start("scratch").close()
 print(engine.session._process.pid, flush=True)
 time.sleep(60)
 """
 
+
+CRAMPED = """
+import resource, sys
+from pathlib import Path
+from pytest_rootfs.engine import Engine, EngineSettings
+from pytest_rootfs.errors import ContainerError
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=True), warn=print)
+started = []
+try:
+    while len(started) < 40:
+        started.append(engine.start("minimal"))
+except ContainerError as error:
+    print(error)
+for container in started:
+    container.run(["true"])
+started.pop().close()
+engine.start("minimal").run(["true"])
+engine.close()
+"""
 
 LIMITED = """
 import sys
 from pathlib import Path
 from pytest_rootfs.engine import Engine, EngineSettings
 engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=True), warn=print)
-with engine.start("minimal"):
-    engine.start("minimal").close()
+with engine.start("scratch"):
+    engine.start("scratch").close()
     Path("/proc/sys/user/max_net_namespaces").write_text("2")
     for _ in range(5):
-        engine.start("minimal").close()
+        engine.start("scratch").close()
 engine.close()
 """
 
 
 def spawner_of(engine: Engine) -> int:
     return only_child_of(engine.session._process.pid)
+
+
+def links_of(pid: int) -> set[str]:
+    """Return what the descriptors of a process lead to."""
+    folder = f"/proc/{pid}/fd"
+    found = set()
+    for fd in os.listdir(folder):
+        with suppress(FileNotFoundError):
+            found.add(os.readlink(f"{folder}/{fd}"))
+    return found
 
 
 def wait_for_spare(engine: Engine) -> int:
@@ -103,14 +134,34 @@ def test_other_namespaces_make_another_one(engine: Engine) -> None:
 
 @needs("second core")
 def test_killed_spare_costs_no_container(engine: Engine) -> None:
-    spare = wait_for_spare(engine)
+    for _ in range(10):
+        spare = wait_for_spare(engine)
 
-    os.kill(spare, signal.SIGKILL)
-    wait_until(lambda: not is_alive(spare))
+        os.kill(spare, signal.SIGKILL)  # it dies a moment later
 
+        with engine.start("minimal") as container:
+            assert container.pid != spare
+            assert container.run(["true"]).returncode == 0
+
+
+@needs("root")
+def test_ended_init_holds_no_namespaces(engine: Engine) -> None:
     with engine.start("minimal") as container:
-        assert container.pid != spare
-        assert container.run(["true"]).returncode == 0
+        spawner = spawner_of(engine)
+        held = os.readlink(f"/proc/{container.pid}/ns/mnt")
+
+        os.kill(container.pid, signal.SIGKILL)
+
+        wait_until(lambda: held not in links_of(spawner))
+
+
+def test_spare_leaves_descriptors_to_containers(engine: Engine) -> None:
+    argv = [sys.executable, "-c", CRAMPED, str(engine.store.root)]
+
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert "Too many open files" in done.stdout
 
 
 @needs("second core")
