@@ -12,6 +12,8 @@ from features import needs
 if TYPE_CHECKING:
     from conftest import Start
 
+    from pytest_rootfs.runtime.container import Container
+
 
 def test_mount_shows_a_host_folder(start: Start, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("of the host")
