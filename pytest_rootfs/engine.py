@@ -184,7 +184,9 @@ class Engine:
         session = self.session
         try:
             return self._start(built, name, options, extra_layers, image)
-        except PeerGone:
+        except PeerGone as error:
+            if session.answers:
+                raise starts.unheard() from error
             self._end(session)  # lost since the last container: once more, with new processes
         try:
             return self._start(built, name, options, extra_layers, image)

@@ -108,7 +108,7 @@ class Births:
         container = self._take_ahead(request)
         is_ready = container is not None
         if container is None:
-            container = self._make(request)
+            container = self._make_at_all_costs(request)
         if is_beside_others:
             self._depth = AHEAD_MAX
         # what stands on a snapshot is another one each time
@@ -160,7 +160,7 @@ class Births:
             return False
         with far:
             try:
-                self._require_descriptors(own.fileno())
+                self._require_descriptors(SPARE_DESCRIPTORS)
                 container = self._make(Request(key, plan, far, is_ahead=True))
             except OSError:
                 own.close()
@@ -169,9 +169,11 @@ class Births:
         self._ahead.append(Ahead(key, plan, container, own))
         return True
 
-    def _require_descriptors(self, newest_fd: int) -> None:
-        """Raise OSError where those that nobody asks for might take the last descriptors."""
-        if newest_fd + SPARE_DESCRIPTORS > self._descriptors_max:
+    def _require_descriptors(self, number: int) -> None:
+        """Raise OSError where fewer descriptors are left; the lowest that is free is given next."""
+        next_fd = os.dup(0)
+        os.close(next_fd)
+        if next_fd + number > self._descriptors_max:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), f"{self._descriptors_max}")
 
     def make_spares(self) -> None:
@@ -184,9 +186,8 @@ class Births:
             self._spare = None
         try:
             if self._spare is None:
-                spare = self._nursery.bear(key, plan, is_spare=True)
-                self._spare = spare
-                self._require_descriptors(spare.control.fileno())
+                self._require_descriptors(SPARE_DESCRIPTORS)
+                self._spare = self._nursery.bear(key, plan, is_spare=True)
             self._trees.make_spare(plan)
         except OSError:
             # what is wrong here, the next container will say
@@ -218,6 +219,15 @@ class Births:
     def _discard(self, ahead: Ahead) -> None:
         ahead.conversation.close()
         self.remains.dispose_later(ahead.container)
+
+    def _make_at_all_costs(self, request: Request) -> Container:
+        try:
+            return self._make(request)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        self._make_room()
+        return self._make(request)
 
     def _make(self, request: Request) -> Container:
         """Make a container: its cgroups and files while init, in the nursery, comes to life."""

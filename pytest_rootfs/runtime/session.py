@@ -27,6 +27,7 @@ from pytest_rootfs.runtime.surroundings import Surroundings
 JOB_TIMEOUT_S = 600.0
 ENDING_S = 15.0
 ID_TIMEOUT_S = 5.0
+ANSWER_S = 5.0
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, {package!r}); "
@@ -84,6 +85,15 @@ class Session:
     def is_alive(self) -> bool:
         """Tell whether warden and spawner still run."""
         return self._process.poll() is None
+
+    @property
+    def answers(self) -> bool:
+        """Whether the spawner answers a call that needs next to nothing."""
+        try:
+            self.spawner.call({"op": "features"}, timeout_s=ANSWER_S)
+        except (PeerGone, OSError):
+            return False
+        return True
 
     def create(self, key: str, plan: Mapping[str, Any], tree_fds: Sequence[int]) -> Created:
         """Have a container of a plan made; returns when it is ready.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
 KEPT_PLANS = 256
+BALLAST = 4
 QUIET_MS = 1
 """After so long without a call nobody waits for an init that starts, or for one that ends."""
 
@@ -136,6 +137,8 @@ class Spawner:
         self._containers: dict[str, Container] = {}
         self._watched: dict[int, tuple[Container, Birth]] = {}
         """Living containers by the pidfd of their process 1."""
+        self._ballast: list[int] = []
+        """Descriptors to do without, so that a call comes through when all others are in use."""
         self._watcher = select.poll()
         self._watcher.register(control, select.POLLIN)
 
@@ -165,7 +168,11 @@ class Spawner:
             except ConnectionError:
                 break
             except OSError:
-                continue  # a call that could not be taken: who made it sees its conversation end
+                # it could not be taken, perhaps for want of descriptors: who made it sees its
+                # conversation end, and asks what is the matter
+                protocol.close_all(self._ballast)
+                self._ballast.clear()
+                continue
             if message is None:
                 break
             reply = protocol.end_of(fds[0])
@@ -179,6 +186,13 @@ class Spawner:
         self._births.end()
         for container in self._containers.values():
             container.end()
+
+    def _take_ballast(self) -> None:
+        try:
+            while len(self._ballast) < BALLAST:
+                self._ballast.append(os.dup(0))
+        except OSError:
+            pass  # those that live need them all
 
     def _await_call(self) -> None:
         """Wait for a call; let go meanwhile of containers whose process 1 ends by itself."""
@@ -213,6 +227,7 @@ class Spawner:
             pass
         if poller.poll(QUIET_MS):
             return
+        self._take_ballast()
         if self._has_free_core:
             self._births.make_spares()
         while not poller.poll(0) and self._births.remains.do_one():

@@ -42,6 +42,15 @@ def died(status: int) -> ContainerError:
     return ContainerError(f"the container cannot be started: its init was ended {ending}")
 
 
+def unheard() -> ContainerError:
+    """Return the error for a start that the spawner, which lives, could not be asked for."""
+    return ContainerError(
+        "the container cannot be started: too many files are open to hand over what it needs",
+        detail="each container that lives keeps nine of them (RLIMIT_NOFILE)",
+        hint="close containers that are not needed, or raise `ulimit -n`",
+    )
+
+
 def lost() -> ContainerError:
     """Return the error for a start that new processes could not make either."""
     return ContainerError(
