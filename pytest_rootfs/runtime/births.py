@@ -150,6 +150,8 @@ class Births:
             else:
                 self._ahead.remove(ahead)
                 self._discard(ahead)
+                while self.remains.do_one():  # so that there are never more than are expected
+                    pass
         return wanted[0] if wanted else None
 
     def make_ahead(self, key: str, plan: Message) -> bool:

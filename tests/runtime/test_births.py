@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from process_table import inits_of, is_alive, nurseries_of, nursery_of, parent_o
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerError
 from pytest_rootfs.runtime.spec import ContainerOptions, Mount
+
+LOOK_S = 0.02
 
 pytestmark = needs("second core")
 
@@ -37,8 +40,15 @@ def spawner_of(engine: Engine) -> int:
 
 
 def wait_for_ahead(spawner: int, count: int) -> set[int]:
-    wait_until(lambda: len(inits_of(spawner)) == count)
-    return set(inits_of(spawner))
+    seen: list[set[int]] = [set()]
+
+    def have_settled() -> bool:  # one that is expected no more may die in between
+        seen.append(set(inits_of(spawner)))
+        time.sleep(LOOK_S)
+        return len(seen[-1]) == count and seen[-1] == set(inits_of(spawner))
+
+    wait_until(have_settled)
+    return seen[-1]
 
 
 def wait_for_one_ahead(spawner: int) -> int:
