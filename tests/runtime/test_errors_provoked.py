@@ -255,6 +255,7 @@ PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
     "init killed": raised(starts.died(signal.SIGKILL)),
     "init ended early": raised(starts.died(256)),
     "two spawners killed": raised(starts.lost()),  # a real one: test_deaths.py
+    "no descriptors for a call": raised(starts.unheard()),  # a real one: test_spares.py
 }
 
 

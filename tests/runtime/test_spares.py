@@ -52,6 +52,25 @@ engine.start("minimal").run(["true"])
 engine.close()
 """
 
+OVERLOADED = """
+import resource, sys
+from pathlib import Path
+from pytest_rootfs.engine import Engine, EngineSettings
+from pytest_rootfs.errors import ContainerError
+from pytest_rootfs.runtime.spec import ContainerOptions, Mount
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=False), warn=print)
+started = [engine.start("minimal") for _ in range(5)]
+mounts = tuple(Mount(source=Path("/etc"), target=f"/mnt/{n}", is_readonly=True) for n in range(70))
+try:
+    engine.start("minimal", options=ContainerOptions(mounts=mounts))
+except ContainerError as error:
+    print(error)
+for container in started:
+    container.run(["true"])
+engine.close()
+"""
+
 LIMITED = """
 import sys
 from pathlib import Path
@@ -222,6 +241,15 @@ def test_spare_dies_with_its_spawner(program: Callable[..., subprocess.Popen[str
     started.kill()
 
     wait_until(lambda: not any(map(is_alive, below)))
+
+
+def test_call_without_descriptors_ends_no_session(engine: Engine) -> None:
+    argv = [sys.executable, "-c", OVERLOADED, str(engine.store.root)]
+
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert "too many files are open to hand over" in done.stdout
 
 
 @needs("second core")
