@@ -151,6 +151,7 @@ def test_other_namespaces_make_another_one(engine: Engine) -> None:
         assert container.run(["true"]).returncode == 0
 
 
+@pytest.mark.slow
 @needs("second core")
 def test_killed_spare_costs_no_container(engine: Engine) -> None:
     for _ in range(10):
@@ -174,6 +175,7 @@ def test_ended_init_holds_no_namespaces(engine: Engine) -> None:
         wait_until(lambda: held not in links_of(spawner))
 
 
+@pytest.mark.slow
 def test_spare_leaves_descriptors_to_containers(engine: Engine) -> None:
     argv = [sys.executable, "-c", CRAMPED, str(engine.store.root)]
 
@@ -231,6 +233,7 @@ def spawner_in(program: subprocess.Popen[str]) -> int:
     return only_child_of(int(program.stdout.readline()))
 
 
+@pytest.mark.slow
 @needs("second core")
 def test_spare_dies_with_its_spawner(program: Callable[..., subprocess.Popen[str]]) -> None:
     started = program()
@@ -243,6 +246,7 @@ def test_spare_dies_with_its_spawner(program: Callable[..., subprocess.Popen[str
     wait_until(lambda: not any(map(is_alive, below)))
 
 
+@pytest.mark.slow
 def test_call_without_descriptors_ends_no_session(engine: Engine) -> None:
     argv = [sys.executable, "-c", OVERLOADED, str(engine.store.root)]
 
@@ -252,6 +256,7 @@ def test_call_without_descriptors_ends_no_session(engine: Engine) -> None:
     assert "too many files are open to hand over" in done.stdout
 
 
+@pytest.mark.slow
 @needs("second core")
 def test_spare_and_remains_make_room(tmp_path: Path) -> None:
     argv = ["unshare", "-Ur", sys.executable, "-c", LIMITED, str(tmp_path / "store")]
@@ -261,6 +266,7 @@ def test_spare_and_remains_make_room(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_single_core_has_none(program: Callable[..., subprocess.Popen[str]]) -> None:
     spawner = spawner_in(program("taskset", "-c", str(min(os.sched_getaffinity(0)))))
 
