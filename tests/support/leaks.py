@@ -70,7 +70,7 @@ class Sight:
     mounts: dict[str, str] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     fds: Counter[str] = field(default_factory=Counter)
-    engine_fds: Counter[str] = field(default_factory=Counter)
+    engine_fds: dict[int, Counter[str]] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
 
 
@@ -86,8 +86,10 @@ def look() -> Sight:
         groups=set(_groups(engine)),
         fds=_fds(os.getpid()),
         # the rest of what a spare has is still on its way from the nursery
-        engine_fds=sum((_costly(_fds(pid)) for pid in engine), Counter())
-        - Counter({"socket:": len(spares)}),
+        engine_fds={
+            pid: _costly(_fds(pid)) - Counter({"socket:": len(spares) if pid in engine[1:2] else 0})
+            for pid in engine
+        },
         files=set(os.listdir(tempfile.gettempdir())),
     )
 
@@ -111,7 +113,8 @@ def new_things(before: Sight, after: Sight) -> list[str]:
     # in this test: its sockets and groups stay
     started = after.engine[:SESSION_PROCESSES] != before.engine[:SESSION_PROCESSES]
     fds = Counter[str]() if started else after.fds - before.fds
-    engine_fds = Counter[str]() if started else after.engine_fds - before.engine_fds
+    lasting = [] if started else [pid for pid in after.engine if pid in before.engine]
+    engine_fds = sum((after.engine_fds[pid] - before.engine_fds[pid] for pid in lasting), Counter())
     groups = set[str]() if started else after.groups - before.groups
     return [
         *(str(after.processes[key]) for key in after.processes.keys() - before.processes.keys()),
