@@ -179,7 +179,7 @@ def test_ended_init_holds_no_namespaces(engine: Engine) -> None:
 def test_spare_leaves_descriptors_to_containers(engine: Engine) -> None:
     argv = [sys.executable, "-c", CRAMPED, str(engine.store.root)]
 
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd="/")
 
     assert done.returncode == 0, done.stderr
     assert "Too many open files" in done.stdout
@@ -219,7 +219,7 @@ def program(engine: Engine) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(*wrapper: str) -> subprocess.Popen[str]:
         argv = [*wrapper, sys.executable, "-c", PROGRAM, str(engine.store.root)]
-        started.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd="/"))
         return started[-1]
 
     yield start
@@ -250,7 +250,7 @@ def test_spare_dies_with_its_spawner(program: Callable[..., subprocess.Popen[str
 def test_call_without_descriptors_ends_no_session(engine: Engine) -> None:
     argv = [sys.executable, "-c", OVERLOADED, str(engine.store.root)]
 
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd="/")
 
     assert done.returncode == 0, done.stderr
     assert "too many files are open to hand over" in done.stdout
@@ -261,7 +261,7 @@ def test_call_without_descriptors_ends_no_session(engine: Engine) -> None:
 def test_spare_and_remains_make_room(tmp_path: Path) -> None:
     argv = ["unshare", "-Ur", sys.executable, "-c", LIMITED, str(tmp_path / "store")]
 
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd="/")
 
     assert done.returncode == 0, done.stderr
 
