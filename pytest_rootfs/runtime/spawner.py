@@ -203,7 +203,7 @@ class Spawner:
                 if container is None or init is None:
                     continue
                 self._watcher.unregister(fd)
-                if container.init is init and container.status is None:
+                if container.init is init:
                     container.end()
                     self._births.remains.let_go_later(container)
                     while self._births.remains.do_one():

@@ -85,6 +85,14 @@ engine.close()
 """
 
 
+def finished(engine: Engine, text: str) -> str:
+    """Run a program to its end, on the store of an engine; return what it has printed."""
+    argv = [sys.executable, "-c", text, str(engine.store.root)]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def spawner_of(engine: Engine) -> int:
     return only_child_of(engine.session._process.pid)
 
@@ -177,12 +185,7 @@ def test_ended_init_holds_no_namespaces(engine: Engine) -> None:
 
 @pytest.mark.slow
 def test_spare_leaves_descriptors_to_containers(engine: Engine) -> None:
-    argv = [sys.executable, "-c", CRAMPED, str(engine.store.root)]
-
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd="/")
-
-    assert done.returncode == 0, done.stderr
-    assert "Too many open files" in done.stdout
+    assert "Too many open files" in finished(engine, CRAMPED)
 
 
 @needs("second core")
@@ -248,12 +251,7 @@ def test_spare_dies_with_its_spawner(program: Callable[..., subprocess.Popen[str
 
 @pytest.mark.slow
 def test_call_without_descriptors_ends_no_session(engine: Engine) -> None:
-    argv = [sys.executable, "-c", OVERLOADED, str(engine.store.root)]
-
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd="/")
-
-    assert done.returncode == 0, done.stderr
-    assert "too many files are open to hand over" in done.stdout
+    assert "too many files are open to hand over" in finished(engine, OVERLOADED)
 
 
 @pytest.mark.slow
