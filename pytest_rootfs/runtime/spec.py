@@ -18,6 +18,9 @@ DEFAULT_TMPFS_BYTES = 256 << 20
 SHM_BYTES = 64 << 20
 _RESERVED = ("/proc", "/sys", "/dev")
 
+MOUNTS_MAX = 240
+"""Each is handed over as a descriptor, and SCM_RIGHTS takes 253 in a message (unix(7))."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
@@ -177,6 +180,11 @@ def _target(key: str, value: object) -> str:
 def _mounts(key: str, value: object) -> tuple[Mount, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise ValueError(f"{key}={value!r} is not a sequence of (source, target[, mode])")
+    if len(value) > MOUNTS_MAX:
+        raise ValueError(
+            f"{key} has {len(value)} entries, more than the {MOUNTS_MAX} that a container can be "
+            "given: mount a folder above them"
+        )
     found = []
     for item in value:
         if isinstance(item, Mount):

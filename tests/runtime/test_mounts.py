@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from features import needs
 
+from pytest_rootfs.runtime.spec import MOUNTS_MAX
+
 if TYPE_CHECKING:
     from conftest import Start
 
@@ -99,3 +101,19 @@ def test_root_is_listed_first(container: Container) -> None:
         listed = [line.split()[4] for line in mounts_of(container)]
         assert listed[:2] == ["/", "/proc"]
         container.restart()
+
+
+def many_mounts(start: Start, folder: Path, count: int) -> Container:
+    return start(mounts=[(folder, f"/mnt/{number}") for number in range(count)])
+
+
+@pytest.mark.slow
+def test_as_many_mounts_as_may_be_asked_for(start: Start, tmp_path: Path) -> None:
+    container = many_mounts(start, tmp_path, MOUNTS_MAX)
+
+    assert sum(" /mnt/" in line for line in mounts_of(container)) == MOUNTS_MAX
+
+
+def test_more_mounts_are_refused(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="241 entries, more than the 240"):
+        many_mounts(start, tmp_path, MOUNTS_MAX + 1)
