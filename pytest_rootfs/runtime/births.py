@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 import time
+from functools import partial
 
 from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.forecast import Forecast
@@ -22,13 +23,16 @@ from pytest_rootfs.runtime.spawned import Container
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from pytest_rootfs.kernel.cgroups import Group, Parent
     from pytest_rootfs.runtime.nursery import Birth, Nursery
     from pytest_rootfs.runtime.protocol import Message
     from pytest_rootfs.runtime.root_trees import Root, RootTrees
     from pytest_rootfs.runtime.rw_folders import RwLayer
+
+    Made = TypeVar("Made")
 
 AHEAD_MAX = 2
 SPARE_DESCRIPTORS = 48
@@ -108,7 +112,7 @@ class Births:
         container = self._take_ahead(request)
         is_ready = container is not None
         if container is None:
-            container = self._make_at_all_costs(request)
+            container = self._at_all_costs(partial(self._make, request))
         if is_beside_others:
             self._depth = AHEAD_MAX
         # what stands on a snapshot is another one each time
@@ -127,7 +131,8 @@ class Births:
         container.settle(is_ready=True)
         container.group.freeze(frozen=False)
         kept = container.rw_layer
-        birth, root = self._begin(request, None if is_emptied else kept)
+        begin = partial(self._begin, request, None if is_emptied else kept)
+        birth, root = self._at_all_costs(begin)
         self._admit(birth, root, container.group, kept)
         container.begin(birth)
         if root.rw_layer is not kept:
@@ -222,14 +227,15 @@ class Births:
         ahead.conversation.close()
         self.remains.dispose_later(ahead.container)
 
-    def _make_at_all_costs(self, request: Request) -> Container:
+    def _at_all_costs(self, make: Callable[[], Made]) -> Made:
+        """Make something; for want of descriptors once more, without what nobody asked for."""
         try:
-            return self._make(request)
+            return make()
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
         self._make_room()
-        return self._make(request)
+        return make()
 
     def _make(self, request: Request) -> Container:
         """Make a container: its cgroups and files while init, in the nursery, comes to life."""

@@ -227,7 +227,6 @@ class Spawner:
             pass
         if poller.poll(QUIET_MS):
             return
-        self._take_ballast()
         if self._has_free_core:
             self._births.make_spares()
         while not poller.poll(0) and self._births.remains.do_one():
@@ -254,6 +253,7 @@ class Spawner:
 
     def _create(self, message: Message, fds: list[int], reply: socket.socket) -> None:
         """Make a container; unless it is ready, its init says so on the same conversation."""
+        self._take_ballast()  # before the container, which may be the last that there is room for
         key = message["plan"]
         plan = self._plans.get(key)
         if plan is None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -175,6 +176,10 @@ def held(pid: int) -> Counter[str]:
     return kinds
 
 
+AT_REST_S = 0.5
+"""By then the spawner has given up what nobody waits for, and has its spare."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
     """What a session holds after 20 starts, and after many more; by process and kind."""
@@ -194,13 +199,18 @@ def growth(engine: Engine) -> Growth:
                 if number % 10 == 0:
                     container.run("echo > /x; sleep 100 >/dev/null 2>&1 &")
 
+    def look() -> dict[str, Counter[str]]:
+        return {name: held(pid) for name, pid in pids.items()}
+
     live(20)
     warden = own.session._process.pid
     spawner = only_child_of(warden)
     pids = {"pytest": os.getpid(), "warden": warden, "spawner": spawner}
-    before, kib = {name: held(pid) for name, pid in pids.items()}, private_kib(spawner)
+    time.sleep(AT_REST_S)
+    before, kib = look(), private_kib(spawner)
     live(STARTS)
-    after, grown = {name: held(pid) for name, pid in pids.items()}, private_kib(spawner)
+    becomes_true(lambda: not any(now - before[name] for name, now in look().items()))
+    after, grown = look(), private_kib(spawner)
     own.close()
     return Growth(before=before, after=after, spawner_kib=grown - kib)
 
