@@ -1,7 +1,7 @@
 /* The floor: what one container test costs in system calls alone.
  *
  *     cc -O2 -o floor floor.c
- *     ./floor [-n ROUNDS] [-w WARMUP] [-b BASE] [-c COUNT] [-1 DIR]... [-2 DIR] [-p COMMAND] [-s] LOWER...
+ *     ./floor [-n ROUNDS] [-w WARMUP] [-b BASE] [-c COUNT] [-1 DIR]... [-2 DIR] [-p COMMAND] [-t BODY] [-s] LOWER...
  *
  * Each round makes a container as pytest-rootfs does (docs/design.md, "Starting a container"), runs COMMAND
  * (default /bin/true) in it and removes everything. Prints one JSON object: microseconds for each phase, minimum
@@ -11,6 +11,7 @@
  *                      newuidmap; without -b only 0 is mapped
  *   -1 DIR             cgroup v1: a group for each round below DIR, joined by the command; repeat for each controller
  *   -2 DIR             cgroup v2: the same below DIR, joined by clone3(CLONE_INTO_CGROUP)
+ *   -t BODY            microseconds that pass in the container before the command, and do not count
  *   -s                 print every sample, not only minimum and median
  *
  * Two processes: `main` stays outside (it writes the id maps and owns the cgroup folders), the spawner lives in the
@@ -80,7 +81,7 @@ static const char *const phase_names[PHASES] = {
 enum { INIT_PARTS = TOTAL - INIT_WAKE };
 
 static struct {
-    int rounds, warmup;
+    int rounds, warmup, body_us;
     unsigned base, count;
     const char *command;
     bool all_samples;
@@ -529,12 +530,14 @@ static int one_round(int number, double *took) {
     send_bytes(c.control, "G", 1, NULL, 0);
     if (receive_bytes(c.control, marks, sizeof marks, NULL, 0) != sizeof marks) die("the container did not start");
     t[RUN] = now_us();
+    if (run.body_us) must(usleep(run.body_us));
+    double body_us = now_us() - t[RUN];
     use(&c);
-    t[CLOSE] = now_us();
+    t[CLOSE] = now_us() - body_us;
     end(&c);
-    t[CGROUP_REMOVE] = now_us();
+    t[CGROUP_REMOVE] = now_us() - body_us;
     int tries = remove_cgroups(&c);
-    t[CGROUP_REMOVE + 1] = now_us();
+    t[CGROUP_REMOVE + 1] = now_us() - body_us;
 
     for (int i = 0; i <= CGROUP_REMOVE; i++) took[i] = t[i + 1] - t[i];
     for (int i = 0; i < INIT_PARTS; i++) took[INIT_WAKE + i] = marks[i] - (i ? marks[i - 1] : t[INIT]);
@@ -702,9 +705,10 @@ static int number(const char *text) {
 
 static void parse(int argc, char **argv) {
     int option;
-    while ((option = getopt(argc, argv, "n:w:b:c:1:2:p:s")) != -1)
+    while ((option = getopt(argc, argv, "n:t:w:b:c:1:2:p:s")) != -1)
         switch (option) {
         case 'n': run.rounds = number(optarg); break;
+        case 't': run.body_us = number(optarg); break;
         case 'w': run.warmup = number(optarg); break;
         case 'b': run.base = number(optarg); break;
         case 'c': run.count = number(optarg); break;
@@ -715,7 +719,7 @@ static void parse(int argc, char **argv) {
         default: exit(2);
         }
     if (optind == argc || argc - optind > MAX_LOWER || !run.rounds) {
-        fputs("usage: floor [-n ROUNDS] [-w WARMUP] [-b BASE] [-c COUNT] [-1 DIR]... [-2 DIR] [-p COMMAND] [-s] LOWER...\n", stderr);
+        fputs("usage: floor [-n ROUNDS] [-w WARMUP] [-b BASE] [-c COUNT] [-1 DIR]... [-2 DIR] [-p COMMAND] [-t BODY] [-s] LOWER...\n", stderr);
         exit(2);
     }
     if (!geteuid() && !run.base) run.base = 1000000;

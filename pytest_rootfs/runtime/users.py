@@ -123,9 +123,11 @@ def find_gid(text: str) -> int:
 def _groups_of(name: str, own_gid: int) -> list[int]:
     found = set()
     for _, _, line_gid, members, *_ in _group.lines():
-        gid = _number(line_gid)
-        if gid is not None and gid != own_gid and name in members.strip().split(","):
-            found.add(gid)
+        # the text first: of the fifty lines of a distribution hardly one is looked into
+        if name in members and name in members.strip().split(","):
+            gid = _number(line_gid)
+            if gid is not None and gid != own_gid:
+                found.add(gid)
     return sorted(found)
 
 
