@@ -15,7 +15,18 @@ from benchmarks.figures import Result
 from benchmarks.pages import with_tables
 from benchmarks.stage import FULL, QUICK, STORE, Effort, Refused, Stage
 
-SUBJECTS = ("phases", "tests", "depth", "mounts", "alive", "many", "memory", "start", "layers")
+SUBJECTS = (
+    "phases",
+    "rhythm",
+    "tests",
+    "depth",
+    "mounts",
+    "alive",
+    "many",
+    "memory",
+    "start",
+    "layers",
+)
 """The modules of the subjects, in the order in which they run."""
 
 

@@ -38,9 +38,10 @@ class Floor:
             self._argv += ["-2" if is_v2 else "-1", path]
         self._lowers = lowers
 
-    def measure(self, rounds: int) -> Samples:
-        """Return the milliseconds of every phase; raises FloorRefused."""
-        phases = json.loads(_run(*self._argv, "-n", str(rounds), *self._lowers))["phases_us"]
+    def measure(self, rounds: int, body_s: float = 0) -> Samples:
+        """Return the milliseconds of every phase; the body does not count. Raises FloorRefused."""
+        options = ["-n", str(rounds), "-t", str(round(body_s * 1e6))]
+        phases = json.loads(_run(*self._argv, *options, *self._lowers))["phases_us"]
         columns = {
             name: [phases[part]["samples"] for part in parts] for name, parts in PARTS.items()
         }

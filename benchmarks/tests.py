@@ -12,6 +12,7 @@ from benchmarks.stage import Stage
 
 ABOUT = "a test that runs `true` in a container, beyond a plain test; per test with xdist workers"
 BODY_S = 0.01
+MADE_AHEAD = "a test's container, made ahead"
 TESTS = """
 import time
 import pytest
@@ -71,7 +72,7 @@ def beyond_plain(stage: Stage) -> Samples:
     return {
         "a plain test": took["test_plain"],
         "a test's container, tests at once": [each - plain for each in took["test_at_once"][2:]],
-        "a test's container, made ahead": [each - body for each in took["test_with_body"][2:]],
+        MADE_AHEAD: [each - body for each in took["test_with_body"][2:]],
     }
 
 

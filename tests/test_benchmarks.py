@@ -13,7 +13,18 @@ import pytest
 from features import needs
 
 ROOT = Path(__file__).parents[1]
-SUBJECTS = ("phases", "tests", "depth", "mounts", "alive", "many", "memory", "start", "layers")
+SUBJECTS = (
+    "phases",
+    "rhythm",
+    "tests",
+    "depth",
+    "mounts",
+    "alive",
+    "many",
+    "memory",
+    "start",
+    "layers",
+)
 
 
 def benchmarks(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
