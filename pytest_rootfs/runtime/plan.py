@@ -207,7 +207,7 @@ def _early_steps(options: ContainerOptions) -> list[Step]:
     has_own_network = options.network != "host"
     return [
         *([("raise_loopback",)] if has_own_network else []),
-        ("make_private",),
+        ("make_slave",),
         ("become_root",),
         ("mount", "proc", "proc", ""),
         ("mount", "sysfs", "sys", "") if has_own_network else ("bind_host_sys",),

@@ -79,7 +79,8 @@ def _prepare(layers: int | str) -> RootTrees:
     # container would belong to the host's root (proc(5), PR_SET_DUMPABLE in prctl(2))
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    # what the host unmounts goes here, too, else it would stay in use until the session ends
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
     if isinstance(layers, int):
         trees = RootTrees(layers, mounts.find_place())  # host trees come from the warden
     else:

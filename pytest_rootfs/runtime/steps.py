@@ -57,9 +57,9 @@ def make(_start: Start, calls: list[prepared.Call]) -> None:
     prepared.make(calls)
 
 
-def make_private() -> list[prepared.Call]:
-    """Cut the mounts off from those they were copied from."""
-    return [prepared.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)]
+def make_slave() -> list[prepared.Call]:
+    """Tell the host of no mount; what it unmounts goes here, too, so that nothing stays in use."""
+    return [prepared.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)]
 
 
 def take_name() -> list[prepared.Call]:
@@ -322,7 +322,7 @@ PREPARED_ARGUMENTS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "mask_file": prepare_mask,
 }
 PREPARED: dict[str, Callable[..., list[prepared.Call]]] = {
-    "make_private": make_private,
+    "make_slave": make_slave,
     "take_name": take_name,
     "mount": mount_filesystem,
     "mask_dir": mask_dir,
