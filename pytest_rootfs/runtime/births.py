@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import time
 from functools import partial
 
 from pytest_rootfs.runtime import protocol
+from pytest_rootfs.runtime.ahead import Ahead
 from pytest_rootfs.runtime.forecast import Forecast
-from pytest_rootfs.runtime.nursery import kind_of
 from pytest_rootfs.runtime.orders import Request
 from pytest_rootfs.runtime.remains import Remains
+from pytest_rootfs.runtime.spares import Spare, require_descriptors
 from pytest_rootfs.runtime.spawned import Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import TypeVar
 
     from pytest_rootfs.kernel.cgroups import Group, Parent
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 AHEAD_MAX = 2
-SPARE_DESCRIPTORS = 48
-"""So many are left to containers that somebody asks for: each takes nine."""
-
-READY_S = 10.0
 LOST = (errno.EPIPE, errno.ECONNRESET, errno.ECHILD)
 """Somebody has killed the new init, or the nursery: another one will do."""
 
@@ -57,35 +52,6 @@ class MountRefused(Exception):
         self.answer = answer
 
 
-class Ahead:
-    """A container that nobody has asked for yet, and the conversation in which it is ready."""
-
-    __slots__ = ("container", "conversation", "key", "wants_trees")
-
-    def __init__(
-        self, key: str, plan: Message, container: Container, conversation: socket.socket
-    ) -> None:
-        self.key = key
-        self.container = container
-        self.conversation = conversation
-        self.wants_trees: bool = plan["wants_trees"]
-        """Whether it stands before the mounts of people, whose trees come with the call."""
-
-    def answer(self, tree_fds: Sequence[int]) -> Message:
-        """Give it what came with the call; return what it says, nothing from one that is dead."""
-        self.conversation.settimeout(READY_S)
-        try:
-            if self.wants_trees and not self.container.init.is_dead:
-                protocol.send(self.conversation, {}, tree_fds)
-            message, fds = protocol.receive(self.conversation)
-        except OSError:
-            return {}
-        protocol.close_all(fds)
-        if message is None or ("ready" in message and self.container.init.is_dead):
-            return {}
-        return message
-
-
 class Births:
     """Makes the containers of one session."""
 
@@ -97,11 +63,9 @@ class Births:
         self._forecast = Forecast()
         self._ahead: list[Ahead] = []
         self._depth = 1
-        self._descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._spare: Birth | None = None
-        """An init of the plan used last, without a container yet."""
+        self._spare = Spare(trees, nursery, self.remains)
         self._last: tuple[str, Message] | None = None
-        """That plan, and its key."""
+        """The plan used last, and its key: that of the spare."""
 
     def create(self, request: Request, *, is_beside_others: bool) -> tuple[Container, bool]:
         """Return a container, and whether it is ready; else its init says so, to who asks.
@@ -167,7 +131,7 @@ class Births:
             return False
         with far:
             try:
-                self._require_descriptors(SPARE_DESCRIPTORS)
+                require_descriptors()
                 container = self._make(Request(key, plan, far, is_ahead=True))
             except OSError:
                 own.close()
@@ -176,31 +140,10 @@ class Births:
         self._ahead.append(Ahead(key, plan, container, own))
         return True
 
-    def _require_descriptors(self, number: int) -> None:
-        """Raise OSError where fewer descriptors are left; the lowest that is free is given next."""
-        next_fd = os.dup(0)
-        os.close(next_fd)
-        if next_fd + number > self._descriptors_max:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), f"{self._descriptors_max}")
-
-    def make_spares(self) -> None:
-        """Have an init born, and a rw layer made, for what nobody foresees."""
-        if self._ahead or self._last is None:
-            return
-        key, plan = self._last
-        if self._spare is not None and self._spare.kind != kind_of(plan):
-            self._spare.abandon()
-            self._spare = None
-        try:
-            if self._spare is None:
-                self._require_descriptors(SPARE_DESCRIPTORS)
-                self._spare = self._nursery.bear(key, plan, is_spare=True)
-            self._trees.make_spare(plan)
-        except OSError:
-            # what is wrong here, the next container will say
-            if self._spare is not None:
-                self._spare.abandon()
-                self._spare = None
+    def make_spare(self) -> None:
+        """Have a spare for what nobody foresees."""
+        if not self._ahead and self._last is not None:
+            self._spare.make(*self._last)
 
     def end(self) -> None:
         """Kill what nobody has asked for, and give up the containers that are dead."""
@@ -267,7 +210,7 @@ class Births:
 
         After an error there is none.
         """
-        birth = self._take_spare(request) or self._nursery.bear(request.key, request.plan)
+        birth = self._spare.take(request) or self._nursery.bear(request.key, request.plan)
         try:
             root = self._make_root(request, kept)
         except OSError:
@@ -306,17 +249,9 @@ class Births:
         for ahead in self._ahead:
             self._discard(ahead)
         self._ahead.clear()
-        if self._spare is not None:
-            self.remains.abandon_later(self._spare)
-            self._spare = None
+        self._spare.give_up()
         while self.remains.do_one():
             pass
-
-    def _take_spare(self, request: Request) -> Birth | None:
-        if self._spare is None or self._spare.kind != kind_of(request.plan):
-            return None
-        spare, self._spare = self._spare, None
-        return spare
 
     def _give_up(self, birth: Birth, root: Root, kept: RwLayer | None = None) -> None:
         birth.abandon()

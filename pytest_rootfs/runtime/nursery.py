@@ -46,7 +46,7 @@ class Birth:
     """An init that waits to be told which container to be, as the spawner knows it."""
 
     __slots__ = (
-        "_error", "_is_settled", "_nursery", "control", "is_spare", "is_unknown", "kind",
+        "_error", "_has_word", "_nursery", "control", "is_spare", "is_unknown", "kind",
         "namespace_fds", "pid", "pidfd", "plans",
     )  # fmt: skip
 
@@ -74,14 +74,14 @@ class Birth:
         self._nursery = nursery
         self.is_unknown = False
         """Whether the nursery was killed before it could tell of it."""
-        self._is_settled = False
+        self._has_word = False
         self._error: OSError | None = None
 
-    def settle(self) -> None:
+    def await_word(self) -> None:
         """Wait for the nursery's word, whatever it is."""
-        if self._is_settled:
+        if self._has_word:
             return
-        self._is_settled = True
+        self._has_word = True
         try:
             message, fds = self._nursery.deliver()
         except OSError as error:
@@ -99,7 +99,7 @@ class Birth:
 
         Raises OSError: it could not be cloned, has been killed, or the nursery has.
         """
-        self.settle()
+        self.await_word()
         if self._error is not None:
             raise self._error
         is_known = request.key in self.plans
@@ -140,7 +140,7 @@ class Birth:
 
     def abandon(self) -> None:
         """Kill what has been born, if anything has. Idempotent."""
-        self.settle()
+        self.await_word()
         self.control.close()
         if self.pid:
             self.kill()
@@ -169,7 +169,7 @@ class Nursery:
     def bear(self, key: str, plan: Message, *, is_spare: bool = False) -> Birth:
         """Have an init of a plan cloned. `is_spare` says that it has time to prepare itself."""
         if self._last is not None:
-            self._last.settle()  # one at a time: answers come in turn
+            self._last.await_word()  # one at a time: answers come in turn
         namespaces = plan["namespaces"] & self._namespaces
         maps = {name: plan[name] for name in MAPS}
         message = {"key": key, "namespaces": namespaces, "is_spare": is_spare, **maps}

@@ -229,7 +229,7 @@ class Spawner:
         if poller.poll(QUIET_MS):
             return
         if self._has_free_core:
-            self._births.make_spares()
+            self._births.make_spare()
         while not poller.poll(0) and self._births.remains.do_one():
             pass
 
