@@ -47,6 +47,7 @@ except ContainerError as error:
     print(error)
 for container in started:
     container.run(["true"])
+    container.restart()
 started.pop().close()
 engine.start("minimal").run(["true"])
 engine.close()
