@@ -31,6 +31,9 @@ def prepare() -> None:
     """Do, in the spawner, what every init would do again: signals are inherited."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no handler: process 1 then ignores it
+    for number in signal.valid_signals():  # what nohup, or a shell's `&`, has pytest ignore
+        if signal.getsignal(number) is signal.SIG_IGN and number not in commands.DEFAULTED:
+            signal.signal(number, signal.SIG_DFL)
     _signal_fds.append(syscalls.signalfd(SIGCHLD_BIT))
     forks.has_clone3()
     inside.has_openat2()

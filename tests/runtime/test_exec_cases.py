@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ import pytest
 from error_form import assert_well_formed
 from features import needs
 
+from pytest_rootfs.engine import Engine
 from pytest_rootfs.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -29,6 +32,20 @@ from pytest_rootfs.runtime.container import Container
 if TYPE_CHECKING:
     from conftest import Start
 
+IGNORING = """
+import signal, sys
+from pathlib import Path
+from pytest_rootfs.engine import Engine, EngineSettings
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+engine = Engine(EngineSettings(store=Path(sys.argv[1])), warn=print)
+with engine.start("minimal") as container:
+    for is_tty in (False, True):
+        status = container.run(["cat", "/proc/self/status"], tty=is_tty).stdout
+        ignored = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
+        print(int(ignored.split()[1], 16) & 0x7FFFFFFF)
+engine.close()
+"""
 WAYS = [pytest.param({}, id="vfork"), pytest.param({"tty": True}, id="fork")]
 SIGNALS = [*range(1, 20), *range(24, 32), 34, 64]
 
@@ -188,6 +205,15 @@ def test_signals_are_as_after_a_login(container: Container, way: dict[str, bool]
     )  # 32 and 33 are glibc's: its posix_spawn ignores them until they are used
     assert int(status["SigIgn"], 16) & ~own == 0
     assert [int(status[name], 16) for name in ("SigBlk", "SigCgt", "SigPnd")] == [0, 0, 0]
+
+
+@pytest.mark.slow
+def test_ignored_signals_stay_outside(engine: Engine) -> None:
+    argv = [sys.executable, "-c", IGNORING, str(engine.store.root)]
+
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, cwd="/")
+
+    assert done.stdout == "0\n0\n"
 
 
 @pytest.mark.parametrize("way", WAYS)
