@@ -32,6 +32,8 @@ class SecretValues:
     def __init__(self, patterns: Iterable[str] = SECRET_ENV) -> None:
         self._patterns = tuple(patterns)
         self._names: dict[str, bool] = {}
+        self._harmless: set[str] = set()
+        """Names that were noted and are no secret: the same ones come with each command."""
         self._values: set[str] = set()
         self._forms: re.Pattern[str] | None = None
 
@@ -50,9 +52,11 @@ class SecretValues:
 
     def note(self, env: Mapping[str, str]) -> None:
         """Learn the secrets of an environment that a container or a command gets."""
-        for name, value in env.items():
-            if self.is_secret(name) and len(value) >= SHORTEST and value not in self._values:
-                self._values.add(value)
+        for name in env.keys() - self._harmless:
+            if not self.is_secret(name):
+                self._harmless.add(name)
+            elif len(env[name]) >= SHORTEST and env[name] not in self._values:
+                self._values.add(env[name])
                 self._forms = None
 
     def hidden(self, text: str) -> str:

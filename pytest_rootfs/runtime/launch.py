@@ -14,7 +14,7 @@ from typing import IO
 from pytest_rootfs import settings
 from pytest_rootfs.runtime import refusals
 from pytest_rootfs.runtime.endings import Command
-from pytest_rootfs.runtime.path import AnyPath, ContainerPath, absolute, text_of
+from pytest_rootfs.runtime.path import AnyPath, ContainerPath, absolute
 from pytest_rootfs.runtime.protocol import Message
 
 Stream = int | IO[str] | IO[bytes] | None
@@ -39,6 +39,9 @@ byte of it may need six, and still fits into a frame."""
 MAX_WORD_BYTES = 128 << 10
 """What execve(2) takes of one word with its null character, MAX_ARG_STRLEN."""
 
+UTF8_BYTES = 4
+"""What a character takes at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
@@ -51,9 +54,13 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The arguments of one `run` or `popen`, with what the container says by default."""
+    """The arguments of one `run` or `popen`, with what the container says by default.
+
+    `command` is as the caller gave it, `argv` the words to execute.
+    """
 
     command: Command
+    argv: list[str]
     env: Mapping[str, str]
     cwd: str
     user: str
@@ -61,13 +68,6 @@ class Call:
     stdout: Stream
     stderr: Stream
     tty: bool
-
-    @property
-    def argv(self) -> list[str]:
-        """The words to execute; a text is for the image's shell."""
-        if isinstance(self.command, str):
-            return [SHELL, "-c", self.command]
-        return [_text(word) for word in self.command]
 
     @property
     def piped(self) -> list[int]:
@@ -97,12 +97,11 @@ class Call:
         return message, fds
 
     def _check_size(self) -> None:
-        sizes = [len(os.fsencode(word)) + 1 for word in self.argv]
-        names = [*self.env, *self.env.values()]
-        if (
-            max(sizes) > MAX_WORD_BYTES
-            or sum(sizes) + sum(len(os.fsencode(name)) + 1 for name in names) > MAX_ARGUMENT_BYTES
-        ):
+        texts = [*self.argv, *self.env, *self.env.values()]
+        if sum(map(len, texts)) * UTF8_BYTES + len(texts) <= MAX_WORD_BYTES:
+            return  # whatever their characters are
+        sizes = [len(os.fsencode(text)) + 1 for text in texts]
+        if max(sizes[: len(self.argv)]) > MAX_WORD_BYTES or sum(sizes) > MAX_ARGUMENT_BYTES:
             raise refusals.too_long(self.argv)
 
 
@@ -127,8 +126,9 @@ def prepare(
         )
     stdin, stdout, stderr = stdio
     return Call(
-        command=check_command(command),
-        env={**defaults.env, **check_env(env)},
+        command=command,
+        argv=words_of(command),
+        env=defaults.env if env is None else {**defaults.env, **checked_env(env)},
         cwd=defaults.cwd if cwd is None else _folder(cwd, defaults.cwd),
         user=defaults.user if user is None else _user(user),
         stdin=stdin,
@@ -150,28 +150,22 @@ def input_of(stdin: Stream, data: bytes | None) -> Iterator[Stream]:
         yield stream
 
 
-def check_command(command: object) -> Command:
-    """Return the command; raises TypeError or ValueError as `subprocess` would."""
+def words_of(command: object) -> list[str]:
+    """Return the words to execute; a text is for the image's shell.
+
+    Raises TypeError or ValueError as `subprocess` would.
+    """
     if isinstance(command, str):
-        words: Sequence[object] = [command]
-    elif isinstance(command, Sequence) and not isinstance(command, (bytes, bytearray)):
-        words = command
-    else:
+        return [SHELL, "-c", _word(command)]
+    if isinstance(command, (bytes, bytearray)) or not isinstance(command, Sequence):
         raise TypeError(f"a command is a text or a sequence of texts, not {command!r}")
-    if not words:
+    if not command:
         raise ValueError("a command cannot be empty")
-    for word in words:
-        if not isinstance(word, (str, bytes, ContainerPath, os.PathLike)):
-            raise TypeError(f"a command has {word!r}, which is not a text or a path")
-        if "\0" in _text(word):
-            raise ValueError(f"a command has {word!r}, which holds a null character")
-    return command
+    return [_word(word) for word in command]
 
 
-def check_env(env: Mapping[str, str] | None) -> Mapping[str, str]:
+def checked_env(env: Mapping[str, str]) -> Mapping[str, str]:
     """Return the variables of a call; raises TypeError or ValueError naming the bad one."""
-    if env is None:
-        return {}
     if not isinstance(env, Mapping):
         raise TypeError(f"env is a mapping of names to values, not {env!r}")
     for name, value in env.items():
@@ -182,8 +176,18 @@ def check_env(env: Mapping[str, str] | None) -> Mapping[str, str]:
     return env
 
 
-def _text(word: str | bytes | os.PathLike[str] | ContainerPath) -> str:
-    return os.fsdecode(word) if isinstance(word, bytes) else os.fsdecode(text_of(word))
+def _word(word: object) -> str:
+    if isinstance(word, str):
+        text: str = word
+    elif isinstance(word, ContainerPath):
+        text = str(word)
+    elif isinstance(word, (bytes, os.PathLike)):
+        text = os.fsdecode(word)
+    else:
+        raise TypeError(f"a command has {word!r}, which is not a text or a path")
+    if "\0" in text:
+        raise ValueError(f"a command has {word!r}, which holds a null character")
+    return text
 
 
 def _folder(cwd: AnyPath, workdir: str) -> str:
