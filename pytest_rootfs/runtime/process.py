@@ -77,7 +77,8 @@ class Process:
     @property
     def returncode(self) -> int | None:
         """The exit status, negative for a signal; None while nobody has seen it."""
-        return None if self.ending is None else self.ending.returncode
+        ending = self._notice.ending
+        return None if ending is None else ending.returncode
 
     @property
     def stdin(self) -> IO[str] | IO[bytes] | None:
@@ -276,7 +277,8 @@ class Process:
     def __del__(self) -> None:
         """Close descriptors of a process that nobody closed."""
         with contextlib.suppress(Exception):
-            self.close()
+            if not self.is_closed:
+                self.close()
 
     def __repr__(self) -> str:
         """Show command, pid and state."""
@@ -316,6 +318,7 @@ class Process:
         return self.returncode is None
 
     def _turn(self, pump: Pump, deadline: float | None) -> None:
+        end_fd = self.fileno()
         if self.returncode is not None:
             deadline = time.monotonic() + HELD_PIPE_LIMIT_S
             pump.limit(HELD_PIPE_BYTES)
@@ -324,8 +327,8 @@ class Process:
             if self.returncode is not None:
                 wait_s = HELD_PIPE_GRACE_S
             ready = pump.turn(wait_s)
-            if self.fileno() in ready:
-                pump.forget(self.fileno())
+            if end_fd in ready:
+                pump.forget(end_fd)
                 self._await_end(None, pump)
                 pump.stop_input()
                 deadline = time.monotonic() + HELD_PIPE_LIMIT_S

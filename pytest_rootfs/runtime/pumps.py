@@ -27,7 +27,10 @@ class Collected:
         self.reading = threading.Lock()
         """Held by who reads from the stream bit by bit, until it is added here or passed on."""
         self._taken = bytearray()
-        self._forget()
+        self._head = bytearray()
+        self._tail: deque[bytearray] = deque()
+        self._tail_bytes = 0
+        self._left_out_bytes = 0
 
     def add(self, chunk: bytes) -> None:
         """Keep a chunk, in the place of the oldest one of the second half if need be."""
@@ -51,7 +54,8 @@ class Collected:
             taken += b"\n[... %d bytes left out ...]\n" % self._left_out_bytes
         while tail:
             taken += tail.popleft()  # one by one: memory never holds the half twice
-        self._forget()
+        self._head = bytearray()
+        self._tail_bytes = self._left_out_bytes = 0
         self.pass_on(taken[-SAID_BYTES:])
         return taken
 
@@ -94,12 +98,6 @@ class Collected:
             if len(end) >= count:
                 break
         return end[-count:]
-
-    def _forget(self) -> None:
-        self._head = bytearray()
-        self._tail: deque[bytearray] = deque()
-        self._tail_bytes = 0
-        self._left_out_bytes = 0
 
 
 class Pump:
