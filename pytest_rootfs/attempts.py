@@ -109,7 +109,7 @@ class Attempt:
         self.keep = keep
         self.timings = timings
         self.began_ns = began_ns
-        """When the test began, by the clock of file systems; 0 when it had the first container."""
+        """When the test began, by the clock of file systems; 0 when no container was older."""
         self.containers: list[Container] = []
         self.policies: dict[str, Keep] = {}
         self._outcome = "passed"

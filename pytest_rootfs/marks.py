@@ -69,7 +69,7 @@ def with_rooted_mounts(keywords: Mapping[str, object], rootdir: Path) -> dict[st
     Bad values stay as they are, for `split` to refuse.
     """
     mounts = keywords.get("mounts")
-    if isinstance(mounts, str) or not isinstance(mounts, Sequence):
+    if mounts is None or isinstance(mounts, str) or not isinstance(mounts, Sequence):
         return dict(keywords)
     return {**keywords, "mounts": [_rooted(mount, rootdir) for mount in mounts]}
 

@@ -62,6 +62,11 @@ class Session:
 
         return ImageDigests(self._config)
 
+    @cached_property
+    def _with_figures(self) -> bool:
+        """Whether passed tests tell figures: it costs each of them a look at the cgroups."""
+        return bool(self._config.getoption("xmlpath", None))
+
     @property
     def summary(self) -> Summary:
         """What the end of the session says, made on first use."""
@@ -126,8 +131,10 @@ class Session:
             checked_hostname("name", name)  # commands see it as the host's
             if self.attempt is not None:
                 self.attempt.require_free(name)
-        wish: dict[str, object] = {**dict.fromkeys(marks.KEYWORDS), "image": image, **keywords}
-        self._tell("pytest_rootfs_container_config", config=wish)
+        wish: dict[str, object] = {"image": image, **keywords}
+        if self._hears("pytest_rootfs_container_config"):
+            wish = {**dict.fromkeys(marks.KEYWORDS), **wish}
+            self._tell("pytest_rootfs_container_config", config=wish)
         rooted = marks.with_rooted_mounts(wish, self._config.rootpath)
         wanted, keep, options = marks.split(rooted, self.defaults)
         chosen = image if wanted is None else wanted
@@ -188,8 +195,9 @@ class Session:
         self._item = item
         self.attempt = None
         self._timings = {}
-        # before the first container of the session there is nothing to tell apart
-        self._began_ns = self._clock.now_ns() if self._clock is not None else 0
+        # only in a container that is older than the test there is something to tell apart
+        has_older = self._engine is not None and bool(self._engine.containers)
+        self._began_ns = self._clock.now_ns() if self._clock is not None and has_older else 0
 
     def used(self, container: Container) -> None:
         """Note that the running test used a container; those of the builder do not count."""
@@ -343,8 +351,7 @@ class Session:
             item,
             keep=keep or self.settings.keep,
             timings=self._timings,
-            # figures of passed tests cost each of them a look at the cgroups
-            with_figures=bool(item.config.getoption("xmlpath", None)),
+            with_figures=self._with_figures,
             began_ns=self._began_ns,
         )
 
