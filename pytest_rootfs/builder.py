@@ -183,12 +183,12 @@ class Builder:
         return built
 
     def _remembered(self, image: Image, *, may_build: bool) -> BuiltImage:
-        if image not in self._memo:
+        built = self._memo.get(image)
+        if built is None:
             flat = flatten(
                 image, store=self._store, folders=self._folders, hook=self._hook, base=self._base
             )
-            self._memo[image] = self._built(flat, may_build=may_build)
-        built = self._memo[image]
+            built = self._memo[image] = self._built(flat, may_build=may_build)
         return built if built.name == image.name else replace(built, name=image.name)
 
     def _built(self, image: Image, *, may_build: bool) -> BuiltImage:

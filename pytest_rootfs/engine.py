@@ -10,9 +10,9 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from pytest_rootfs.build_steps import BuildSteps
@@ -328,12 +328,18 @@ def _hostname(name: str | None, options: ContainerOptions) -> str:
 
 
 def _defaults(built: BuiltImage, options: ContainerOptions) -> launch.Defaults:
-    image_env = dict(pair.split("=", 1) for pair in built.config.env)
+    env = _image_env(built.config.env)
     return launch.Defaults(
-        env={**launch.DEFAULT_ENV, **image_env, **(options.env or {})},
+        env={**env, **options.env} if options.env else env,
         cwd=options.workdir or built.config.working_dir or "/",
         user=options.user or built.config.user or "0",
     )
+
+
+@lru_cache(maxsize=KEPT_PLANS)
+def _image_env(pairs: tuple[str, ...]) -> Mapping[str, str]:
+    """Return the environment of an image's commands, shared by all of its containers."""
+    return {**launch.DEFAULT_ENV, **dict(pair.split("=", 1) for pair in pairs)}
 
 
 def _resolv_conf() -> str:
