@@ -62,11 +62,6 @@ class Session:
 
         return ImageDigests(self._config)
 
-    @cached_property
-    def _with_figures(self) -> bool:
-        """Whether passed tests tell figures: it costs each of them a look at the cgroups."""
-        return bool(self._config.getoption("xmlpath", None))
-
     @property
     def summary(self) -> Summary:
         """What the end of the session says, made on first use."""
@@ -115,6 +110,12 @@ class Session:
         if reference not in self._images:
             self._images[reference] = self.engine.resolve(reference)
         return self._images[reference]
+
+    def marked(self) -> dict[str, object]:
+        """Return the keywords of the marks `container` that the running test has."""
+        from pytest_rootfs import marks  # noqa: PLC0415  first container
+
+        return {} if self._item is None else marks.merge(self._item.iter_markers("container"))
 
     def start(
         self, image: Image | str, keywords: Mapping[str, object], *, name: str | None = None
@@ -351,7 +352,8 @@ class Session:
             item,
             keep=keep or self.settings.keep,
             timings=self._timings,
-            with_figures=self._with_figures,
+            # figures of passed tests cost each of them a look at the cgroups
+            with_figures=bool(item.config.getoption("xmlpath", None)),
             began_ns=self._began_ns,
         )
 

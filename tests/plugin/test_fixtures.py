@@ -50,6 +50,32 @@ def test_second_name_is_the_same_object(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+def test_container_costs_no_request(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(container): assert container")
+
+    result = pytester.runpytest_subprocess("--setup-plan")
+
+    used = "_rootfs_default_image, container, rootfs_image"
+    result.stdout.fnmatch_lines([f"*::test_it (fixtures used: {used})"])
+
+
+def test_fixtures_of_a_later_plugin_win(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("pytest_plugins = ['later']")
+    pytester.makepyfile(
+        later="""
+        import pytest
+
+        @pytest.fixture
+        def container():
+            return "other"
+        """,
+        test_it="def test_it(container): assert container == 'other'",
+    )
+    pytester.syspathinsert()
+
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
 def test_mark_configures_the_container(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
