@@ -121,7 +121,8 @@ def spawn(message: Message, fds: list[int], group: Entrances) -> tuple[int, int,
         user = users.find(message["user"])
         env = {"HOME": user.home, "USER": user.name, **message["env"]}
         step = "cwd"
-        os.close(_open_folder(message["cwd"]))
+        if message["cwd"] != "/":  # which is where init is
+            os.close(_open_folder(message["cwd"]))
         step = "find"
         program = programs.find(message["argv"][0], message["cwd"], env)
         step = "stdio"
@@ -254,7 +255,8 @@ def _spawn_fast(
             os.write(fd, b"0")
         with _acting_as(user):
             step = "cwd"
-            _enter(message["cwd"])
+            if message["cwd"] != "/" or user.uid:
+                _enter(message["cwd"])
             step = "exec"
             pid = os.posix_spawn(
                 program,
