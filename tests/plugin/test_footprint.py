@@ -106,6 +106,28 @@ def test_modules_are_not_loaded_to_be_rewritten(pytester: pytest.Pytester) -> No
     pytester.runpytest_subprocess("-p", "early").assert_outcomes(passed=1)
 
 
+def test_finder_of_modules_leaves_at_the_end(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(PLAIN)
+    program = """
+        import atexit, sys
+
+        def tell():
+            print("finders", len(sys.meta_path) - before)
+
+        atexit.register(tell)  # runs after those that come later
+        import pytest
+
+        before = len(sys.meta_path)
+        pytest.main(["-q", "-p", "no:rerunfailures"])
+        print("in use", len(sys.meta_path) - before)
+    """
+    script = pytester.makepyfile(program=program)
+
+    result = pytester.runpython(script)
+
+    result.stdout.fnmatch_lines(["in use 1", "finders 0"])
+
+
 def test_check_of_marks_imports_only_what_checks(pytester: pytest.Pytester) -> None:
     assert ours(modules_of(pytester, MARKED_ONLY, "-q")) - MARKED == set()
 
