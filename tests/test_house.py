@@ -231,6 +231,13 @@ def test_readme_section_is_one_command(section: str) -> None:
     assert (ROOT / done.stdout.split()[0]).stat().st_mode & 0o111
 
 
+def test_page_of_the_package_is_short() -> None:
+    """Check what pytest parses at each start, four times, where it tells which plugins it has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert len((ROOT / project["readme"]).read_bytes()) < 2000
+
+
 @pytest.mark.slow
 @needs("userns")
 def test_wheel_runs_a_container_test(tmp_path: Path) -> None:
