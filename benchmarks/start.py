@@ -1,8 +1,8 @@
 """What the installed plugin costs a suite that uses no container.
 
-pytest is imported once, and each run is a fork: so the figures are of what pytest does after that,
-plugins loaded included, and the import of pytest itself does not drown them. Processor time, as it
-varies less than what a clock shows. Other plugins are switched off.
+A run is one from start to end, where the plugin is installed as pip does it, and where it is not.
+To collect, pytest is imported once, and each run is a fork, so that its import does not drown what
+tests cost. Processor time, as it varies less than what a clock shows. Other plugins are off.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import Result, Samples, interleaved
+from benchmarks.installed import Installed
 from benchmarks.sessions import WITHOUT_US, environment, others_off
 from benchmarks.stage import Refused, Stage
 
 ABOUT = "pytest with the plugin installed and unused, and without it; processor time"
 SUITES = {
-    "a suite of one test": "def test_it(): pass\n",
     "collecting 10000 tests": """
 import pytest
 
@@ -40,8 +40,7 @@ CONFTEST = """
 def pytest_configure(config):
     config.addinivalue_line("markers", "container: as ours, for the run without us")
 """
-RUNS_A_TURN = 6
-"""Of the small suite; of the others one."""
+RUNS_A_TURN = 12
 
 
 def measure(stage: Stage) -> Result:
@@ -52,7 +51,13 @@ def measure(stage: Stage) -> Result:
     (folder / "conftest.py").write_text(CONFTEST)
     for name, text in SUITES.items():
         path_of(folder, name).write_text(text)
-    samples = interleaved(stage.effort.rounds, [lambda: turn(folder)])
+    turns = [lambda: turn(folder)]
+    try:
+        installed = Installed(stage.folder / "installed")
+        turns.insert(0, lambda: installed.measure(RUNS_A_TURN))
+    except Refused as refused:
+        result.refused["a run of pytest"] = str(refused)
+    samples = interleaved(stage.effort.rounds, turns)
     for name, column in samples.items():
         result.add({name: column}, beside=f"{name.removesuffix(', with')}, without")
     result.add(differences(samples))
@@ -80,14 +85,15 @@ def turn(folder: Path) -> Samples:
 
 def differences(samples: Samples) -> Samples:
     """Return what the plugin adds, pair by pair."""
+    what = [name.removesuffix(", with") for name in samples if name.endswith(", with")]
     return {
-        f"{suite}: the plugin": [
+        f"{each}: the plugin": [
             more - less
             for more, less in zip(
-                samples[f"{suite}, with"], samples[f"{suite}, without"], strict=True
+                samples[f"{each}, with"], samples[f"{each}, without"], strict=True
             )
         ]
-        for suite in SUITES
+        for each in what
     }
 
 
@@ -96,13 +102,11 @@ def main(folder: Path) -> None:
     os.chdir(folder)
     samples: Samples = {}
     for suite in SUITES:
-        is_small = suite == "a suite of one test"
-        only = [] if is_small else ["-q", "--collect-only"]
-        for _ in range(1 + RUNS_A_TURN if is_small else 1):
-            for label, options in (("with", ()), ("without", WITHOUT_US)):
-                took = forked([*others_off(), *only, *options, path_of(folder, suite).name])
-                samples.setdefault(f"{suite}, {label}", []).append(took)
-    print(json.dumps({name: column[len(column) > 1 :] for name, column in samples.items()}))
+        for label, options in (("with", ()), ("without", WITHOUT_US)):
+            arguments = [*others_off(), "-q", "--collect-only", *options]
+            took = forked([*arguments, path_of(folder, suite).name])
+            samples.setdefault(f"{suite}, {label}", []).append(took)
+    print(json.dumps(samples))
 
 
 def forked(arguments: list[str]) -> float:
