@@ -49,7 +49,7 @@ class Installed:
         """Return the processor time of runs of pytest from start to end, in milliseconds."""
         samples: Samples = {WITHOUT: [], WITH: []}
         for _ in range(1 + runs):  # the first compiles what pip has not
-            for name, folders in ((WITHOUT, [self._others]), (WITH, [self._ours, self._others])):
+            for name, folders in ((WITHOUT, [self._others]), (WITH, [self._others, self._ours])):
                 samples[name].append(self._run(folders))
         return {name: column[1:] for name, column in samples.items()}
 

@@ -25,7 +25,9 @@ def measure(stage: Stage) -> Result:
     floor = stage.floor
     if floor is None:
         result.refused["floor"] = stage.floor_refusal
-    with engines_on(stage.layers("minimal"), stage.folder) as others:
+    folder = stage.folder / "rhythm"
+    folder.mkdir()
+    with engines_on(stage.layers("minimal"), folder) as others:
         turns = [
             *([] if floor is None else [functools.partial(floor.measure, effort.turn, BODY_S)]),
             functools.partial(lives, stage.cold, "cold", effort.turn, body_s=BODY_S),
