@@ -86,7 +86,7 @@ def _prepare(layers: int | str) -> RootTrees:
     else:
         trees = RootTrees(mounts.clone_tree(layers, recursive=False), layers)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a container takes eight descriptors
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each container takes nine
     # no process of a container shall write a core file into it
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     init.prepare()
@@ -200,22 +200,25 @@ class Spawner:
         while True:
             ready = [fd for fd, _ in self._watcher.poll()]
             for fd in ready:
-                container, init = self._watched.pop(fd, (None, None))
-                if container is None or init is None:
-                    continue
-                self._watcher.unregister(fd)
-                if container.init is init:
-                    container.end()
-                    self._births.remains.let_go_later(container)
-                    while self._births.remains.do_one():
-                        pass
+                if fd in self._watched:
+                    self._let_go(fd)
             if self._control.fileno() in ready:
                 return
 
+    def _let_go(self, pidfd: int) -> None:
+        container, birth = self._watched.pop(pidfd)
+        self._watcher.unregister(pidfd)
+        if container.init is not birth:
+            return
+        container.end()
+        self._births.remains.let_go_later(container)
+        while self._births.remains.do_one():
+            pass
+
     def _watch(self, container: Container) -> None:
-        init = container.init
-        self._watched[init.pidfd] = container, init
-        self._watcher.register(init.pidfd, select.POLLIN)
+        pidfd = container.init.pidfd
+        self._watched[pidfd] = container, container.init
+        self._watcher.register(pidfd, select.POLLIN)
 
     def _unwatch(self, container: Container) -> None:
         if self._watched.pop(container.init.pidfd, None) is not None:
