@@ -232,7 +232,7 @@ def _init_steps(
         ("take_name",),
         ("attach_root", bool(options.readonly)),
         *([("attach_host",)] if has_host_view else []),
-        ("move_staged",),
+        ("attach_staged",),
         *(("bind_device", name, *numbers) for name, numbers in DEVICES.items()),
         ("mount", "devpts", "dev/pts", f"newinstance,ptmxmode=0666,mode=0620{pts_gid}"),
         ("mount", "tmpfs", "dev/shm", SHM_OPTIONS),

@@ -81,7 +81,7 @@ def hold_staged(start: Start) -> None:
         start.staged[name] = os.open(name, os.O_PATH | os.O_CLOEXEC)
 
 
-def move_staged(start: Start) -> None:
+def attach_staged(start: Start) -> None:
     """Attach copies of them in the new root, to folders of the init layer.
 
     Copies, for the mounts of a container are listed in the order in which they were made, and those
@@ -304,7 +304,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "raise_loopback": raise_loopback,
     "attach_root": attach_root,
     "hold_staged": hold_staged,
-    "move_staged": move_staged,
+    "attach_staged": attach_staged,
     "attach_host": attach_host,
     "bind_host_sys": bind_host_sys,
     "bind_device": bind_device,
