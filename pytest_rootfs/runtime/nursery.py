@@ -46,7 +46,7 @@ class Birth:
     """An init that waits to be told which container to be, as the spawner knows it."""
 
     __slots__ = (
-        "_error", "_has_word", "_nursery", "control", "is_spare", "is_unknown", "kind",
+        "_error", "_has_word", "_is_unknown", "_nursery", "control", "is_spare", "kind",
         "namespace_fds", "pid", "pidfd", "plans",
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ class Birth:
         self.namespace_fds: list[int] = []
         """What a dying init would take apart, and be waited for, if nobody else held it."""
         self._nursery = nursery
-        self.is_unknown = False
+        self._is_unknown = False
         """Whether the nursery was killed before it could tell of it."""
         self._has_word = False
         self._error: OSError | None = None
@@ -85,7 +85,7 @@ class Birth:
         try:
             message, fds = self._nursery.deliver()
         except OSError as error:
-            self._error, self.is_unknown = error, True
+            self._error, self._is_unknown = error, True
             return
         if "pid" in message:
             self.pid = message["pid"]
@@ -145,7 +145,7 @@ class Birth:
         if self.pid:
             self.kill()
             self.pid = 0
-        elif self.is_unknown:
+        elif self._is_unknown:
             self._nursery.end_unknown()
         self.close()
 
