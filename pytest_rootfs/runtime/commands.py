@@ -255,7 +255,7 @@ def _spawn_fast(
             os.write(fd, b"0")
         with _acting_as(user):
             step = "cwd"
-            if message["cwd"] != "/" or user.uid:
+            if message["cwd"] != "/" or user.uid:  # who may not be allowed to be there
                 _enter(message["cwd"])
             step = "exec"
             pid = os.posix_spawn(

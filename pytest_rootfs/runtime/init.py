@@ -101,7 +101,7 @@ class Init:
             "op": "spawn",
             "argv": ["rootfs-rehearsal"],
             "env": {"PATH": programs.SHELL_PATH},
-            "cwd": "/.",
+            "cwd": "/.",  # for "/" no folder would be opened
             "user": "0",
             "stdio": ["null", "pipe", "pipe"],
             "tty": None,

@@ -178,7 +178,7 @@ def checked_env(env: Mapping[str, str]) -> Mapping[str, str]:
 
 def _word(word: object) -> str:
     if isinstance(word, str):
-        text: str = word
+        text = word
     elif isinstance(word, ContainerPath):
         text = str(word)
     elif isinstance(word, (bytes, os.PathLike)):
