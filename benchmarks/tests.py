@@ -7,11 +7,11 @@ import importlib.util
 import statistics
 
 from benchmarks.figures import Result, Samples, interleaved
+from benchmarks.phases import BODY_S
 from benchmarks.sessions import run_session
 from benchmarks.stage import Stage
 
 ABOUT = "a test that runs `true` in a container, beyond a plain test; per test with xdist workers"
-BODY_S = 0.01
 MADE_AHEAD = "a test's container, made ahead"
 TESTS = """
 import time
