@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 from features import needs
 from polling import becomes_true, wait_until
-from process_table import children_of, is_alive, nursery_of, only_child_of, stat_fields
+from process_table import children_of, is_alive, links_of, nursery_of, only_child_of, stat_fields
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied, ContainerError
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 GONE_S = 10.0
 STARTS = 300
+AT_REST_S = 0.5
+"""By then the spawner has given up what nobody waits for, and has its spare."""
+
 ONE_START = """
 import sys
 from pathlib import Path
@@ -165,19 +168,12 @@ def test_init_killed_in_its_start_is_told(traced: Callable[[str, int], Traced]) 
 def held(pid: int) -> Counter[str]:
     """Count the descriptors of a process by kind, and what else it holds."""
     kinds: Counter[str] = Counter()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            kinds[re.sub(r"\d+", "N", os.readlink(entry))] += 1
-        except OSError:
-            continue
+    for target, count in links_of(pid).items():
+        kinds[re.sub(r"\d+", "N", target)] += count
     kinds["mounts"] = len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines())
     kinds["children"] = len(children_of(pid))  # zombies are children, too
     kinds["cgroups"] = sum(len(names) for top in groups_of(pid) for _, names, _ in os.walk(top))
     return kinds
-
-
-AT_REST_S = 0.5
-"""By then the spawner has given up what nobody waits for, and has its spare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

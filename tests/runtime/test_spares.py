@@ -7,13 +7,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from features import needs
 from polling import becomes_true, wait_until
-from process_table import children_of, inits_of, is_alive, nursery_of, only_child_of, spares_of
+from process_table import (
+    children_of,
+    inits_of,
+    is_alive,
+    links_of,
+    nursery_of,
+    only_child_of,
+    spares_of,
+)
 
 from pytest_rootfs.engine import Engine
 from pytest_rootfs.runtime.spec import ContainerOptions
@@ -30,7 +37,6 @@ engine.start("scratch").close()
 print(engine.session._process.pid, flush=True)
 time.sleep(60)
 """
-
 
 CRAMPED = """
 import resource, sys
@@ -96,16 +102,6 @@ def finished(engine: Engine, text: str) -> str:
 
 def spawner_of(engine: Engine) -> int:
     return only_child_of(engine.session._process.pid)
-
-
-def links_of(pid: int) -> set[str]:
-    """Return what the descriptors of a process lead to."""
-    folder = f"/proc/{pid}/fd"
-    found = set()
-    for fd in os.listdir(folder):
-        with suppress(FileNotFoundError):
-            found.add(os.readlink(f"{folder}/{fd}"))
-    return found
 
 
 def wait_for_spare(engine: Engine) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from process_table import NEWBORN, name_of, spares_of
+from process_table import NEWBORN, links_of, name_of, spares_of
 
 PATIENCE_S = 5.0
 PAUSE_S = 0.01
@@ -78,17 +78,16 @@ def look() -> Sight:
     """Return what there is now."""
     table = dict(_process_table())
     engine = _session_engine(table)
-    spares = spares_of(engine[1])[:1] if len(engine) > 1 else []
+    spares = {spawner: len(spares_of(spawner)[:1]) for spawner in engine[1:2]}
     return Sight(
         engine=engine,
         processes=_strays(table, [*engine, *_one_spare_each(table)]),
         mounts=_mounts(),
         groups=set(_groups(engine)),
-        fds=_fds(os.getpid()),
+        fds=links_of(os.getpid()),
         # the rest of what a spare has is still on its way from the nursery
         engine_fds={
-            pid: _costly(_fds(pid)) - Counter({"socket:": len(spares) if pid in engine[1:2] else 0})
-            for pid in engine
+            pid: _costly(links_of(pid)) - Counter({"socket:": spares.get(pid, 0)}) for pid in engine
         },
         files=set(os.listdir(tempfile.gettempdir())),
     )
@@ -110,7 +109,8 @@ def wait_until_gone(before: Sight) -> list[str]:
 
 
 def new_things(before: Sight, after: Sight) -> list[str]:
-    # in this test: its sockets and groups stay
+    """Return what is there after a test and was not before."""
+    # an engine that was started in the test stays, with its sockets and groups
     started = after.engine[:SESSION_PROCESSES] != before.engine[:SESSION_PROCESSES]
     fds = Counter[str]() if started else after.fds - before.fds
     lasting = [] if started else [pid for pid in after.engine if pid in before.engine]
@@ -166,7 +166,7 @@ def _session_engine(table: dict[int, Process]) -> tuple[int, ...]:
 
 
 def _one_spare_each(table: dict[int, Process]) -> list[int]:
-    """Return the spares of all spawners, of each but one: every living engine may have that."""
+    """Return one spare of each spawner: every living engine may have that."""
     found = {
         process.parent: process.pid
         for process in table.values()
@@ -219,20 +219,6 @@ def _groups(engine: tuple[int, ...]) -> Iterator[str]:
             yield from (f"{parent}/{folder}" for folder in folders)
         elif not os.path.exists(f"/proc/{owner}"):
             yield parent
-
-
-def _fds(pid: int) -> Counter[str]:
-    found: Counter[str] = Counter()
-    try:
-        names = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return found  # another user's ids: the engine of an ordinary user cannot be looked into
-    for name in names:
-        try:
-            found[os.readlink(f"/proc/{pid}/fd/{name}")] += 1
-        except OSError:
-            continue  # the descriptor of the listing itself
-    return found
 
 
 def _costly(fds: Counter[str]) -> Counter[str]:

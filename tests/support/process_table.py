@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 NEWBORN = "rootfs-nursery"
@@ -67,6 +68,21 @@ def name_of(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
     except OSError:
         return ""
+
+
+def links_of(pid: int) -> Counter[str]:
+    """Count what the descriptors of a process lead to; none of one that may not be looked into."""
+    found: Counter[str] = Counter()
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return found  # it is gone, or has other ids: the engine of an ordinary user
+    for name in names:
+        try:
+            found[os.readlink(f"/proc/{pid}/fd/{name}")] += 1
+        except OSError:
+            continue  # closed meanwhile, as that of the listing itself
+    return found
 
 
 def depth_of(pid: int) -> int:
