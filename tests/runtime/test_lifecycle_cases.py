@@ -205,6 +205,7 @@ def growth(engine: Engine) -> Growth:
     time.sleep(AT_REST_S)
     before, kib = look(), private_kib(spawner)
     live(STARTS)
+    # what has not gone by then, the tests tell
     becomes_true(lambda: not any(now - before[name] for name, now in look().items()))
     after, grown = look(), private_kib(spawner)
     own.close()
