@@ -81,7 +81,7 @@ def look() -> Sight:
     spares = {spawner: len(spares_of(spawner)[:1]) for spawner in engine[1:2]}
     return Sight(
         engine=engine,
-        processes=_strays(table, [*engine, *_one_spare_each(table)]),
+        processes=_strays(table, [*engine, *_nursery_and_spare_each(table)]),
         mounts=_mounts(),
         groups=set(_groups(engine)),
         fds=links_of(os.getpid()),
@@ -165,12 +165,13 @@ def _session_engine(table: dict[int, Process]) -> tuple[int, ...]:
     return (warden, spawner.pid, *below)
 
 
-def _one_spare_each(table: dict[int, Process]) -> list[int]:
-    """Return one spare of each spawner: every living engine may have that."""
+def _nursery_and_spare_each(table: dict[int, Process]) -> list[int]:
+    """Return of each spawner one nursery, which may be a new one, and one spare."""
+    own_depth = table[os.getpid()].depth
     found = {
-        process.parent: process.pid
+        (process.parent, process.depth > own_depth): process.pid
         for process in table.values()
-        if name_of(process.pid) == NEWBORN and process.depth > table[os.getpid()].depth
+        if name_of(process.pid) == NEWBORN
     }
     return list(found.values())
 
