@@ -116,6 +116,8 @@ class Builder:
         self._base = base
         self._tell = tell
         self._contents = ContentLayers(store)
+        self.names_given = 0
+        """How often a name was given to an image: whoever remembers what names mean looks again."""
         self._memo: dict[Image, BuiltImage] = {}
         self._lock = threading.RLock()
         # What a command makes of the host's files today says nothing about tomorrow.
@@ -152,6 +154,7 @@ class Builder:
         with self._lock:
             self._store.refs.set(name, built.digest)
             self._memo.clear()  # images that start from this name mean something else now
+            self.names_given += 1
         return replace(built, name=name)
 
     def export(

@@ -109,6 +109,24 @@ def test_default_reaches_the_container(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess("--rootfs-timeout=7.5").assert_outcomes(passed=3)
 
 
+def test_name_means_what_it_was_given_to_last(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("text", ["one", "two"])
+        def test_it(container_factory, text):
+            with container_factory("minimal") as container:
+                container.path("/said").write_text(text)
+                container.commit("retagged")
+            with container_factory("retagged") as container:
+                assert container.path("/said").read_text() == text
+        """
+    )
+
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+
+
 def test_factory_keeps_containers_until_the_end(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
