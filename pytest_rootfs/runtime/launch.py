@@ -171,7 +171,7 @@ def checked_env(env: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in env.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"env has {name!r}={value!r}: names and values are texts")
-        if not name or "=" in name or "\0" in name or "\0" in value:
+        if not name or "=" in name or not _can_be_passed(name) or not _can_be_passed(value):
             raise ValueError(f"env has {name!r}={value!r}, which no program can be given")
     return env
 
@@ -185,9 +185,20 @@ def _word(word: object) -> str:
         text = os.fsdecode(word)
     else:
         raise TypeError(f"a command has {word!r}, which is not a text or a path")
-    if "\0" in text:
-        raise ValueError(f"a command has {word!r}, which holds a null character")
+    if not _can_be_passed(text):
+        what = "a null character" if "\0" in text else "half of a character"
+        raise ValueError(f"a command has {word!r}, which holds {what}")
     return text
+
+
+def _can_be_passed(text: str) -> bool:
+    """Tell whether execve(2) can be given a text: no null character, no unpaired surrogate."""
+    if "\0" in text:
+        return False
+    try:
+        return text.isascii() or bool(os.fsencode(text))
+    except UnicodeEncodeError:
+        return False
 
 
 def _folder(cwd: AnyPath, workdir: str) -> str:

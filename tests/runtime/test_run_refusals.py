@@ -107,6 +107,8 @@ def test_too_large_environment_is_refused(container: Container) -> None:
         ([], ValueError),
         (["a\0b"], ValueError),
         ("a\0b", ValueError),
+        ("\ud800", ValueError),
+        (["echo", "\ud800"], ValueError),
         ([1], TypeError),
         (b"true", TypeError),
         (None, TypeError),
