@@ -93,7 +93,7 @@ def find(spec: str) -> User:
 def _find_user(text: str) -> User:
     uid = _number(text)
     for name, _, line_uid, line_gid, _, home, *_ in _passwd.lines():
-        if name == text if uid is None else _number(line_uid) == uid:
+        if (name if uid is None else line_uid) == text:  # other lines may say what they want
             found_uid, found_gid = _number(line_uid), _number(line_gid)
             if found_uid is None or found_gid is None or "\0" in name + home:
                 raise OSError(errno.EINVAL, "its line in /etc/passwd is malformed", text)
@@ -114,8 +114,7 @@ def find_gid(text: str) -> int:
     if gid is not None:
         return gid
     for name, _, line_gid, *_ in _group.lines():
-        found = _number(line_gid)
-        if name == text and found is not None:
+        if name == text and (found := _number(line_gid)) is not None:
             return found
     raise OSError(errno.ENOENT, "no such group in the image's /etc/group", text)
 

@@ -165,6 +165,16 @@ def test_huge_passwd_file_is_refused(container: Container) -> None:
         container.run(["id"], user="someone")
 
 
+def test_line_beyond_the_last_id_is_nobody_elses(container: Container) -> None:
+    line = "far:x:99999999999:99999999999::/:/bin/sh\n"
+    for path in ("/etc/passwd", "/etc/group"):
+        container.path(path).write_text(line + container.path(path).read_text())
+
+    assert container.run("id -u", user="1234").stdout == "1234\n"
+    with pytest.raises(ContainerError, match="ids end at"):
+        container.run("id", user="far")
+
+
 @needs("subids")
 def test_files_of_a_user_belong_to_it(people: Container) -> None:
     people.run("touch ~/made", user="app")
