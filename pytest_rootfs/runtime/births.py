@@ -40,7 +40,7 @@ LOST = (errno.EPIPE, errno.ECONNRESET, errno.ECHILD)
 SCARCE = (errno.ENOSPC, errno.EUSERS, errno.EAGAIN, errno.ENOMEM)
 """There are too many namespaces or processes (clone(2)), perhaps by those that nobody needs."""
 
-PAUSES_S = (0.02, 0.2)
+PAUSES_S = (0.02, 0.2, 2.0)
 """The kernel counts a network namespace until it has undone it, which it does in its own time."""
 
 

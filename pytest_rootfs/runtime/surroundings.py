@@ -138,9 +138,10 @@ def refusal(number: int, around: Surroundings) -> Gap:
     is_denied = number in (errno.EPERM, errno.EACCES)
     settings = around.settings
     if number == errno.ENOSPC or settings.get(MAX) == "0":
-        now = f"user.max_user_namespaces={settings.get(MAX)}"
-        what = f"this host allows no more user namespaces ({now})"
-        return Gap(reason=what, repair="sudo sysctl -w user.max_user_namespaces=15000")
+        kind, most = _scarcest_namespaces(settings)
+        setting = f"user.max_{kind}_namespaces"
+        what = f"this host allows no more {kind} namespaces ({setting}={most})"
+        return Gap(reason=what, repair=f"sudo sysctl -w {setting}=15000")
     if is_denied and settings.get(APPARMOR) == "1" and not around.is_root:
         return Gap(
             reason="AppArmor denies user namespaces to ordinary users on this host "
@@ -168,6 +169,16 @@ def refusal(number: int, around: Surroundings) -> Gap:
         repair="run pytest as root, or ask the security module (SELinux, AppArmor) of this host: "
         "sudo dmesg | tail",
     )
+
+
+def _scarcest_namespaces(settings: Mapping[str, str]) -> tuple[str, str]:
+    """Return the kind of namespaces of which the fewest are allowed, and their number."""
+    limits = {"user": settings.get(MAX, "")}
+    for kind in ("net", "mnt", "pid", "ipc", "uts", "cgroup"):
+        limits[kind] = _word(f"/proc/sys/user/max_{kind}_namespaces")
+    known = {kind: int(most) for kind, most in limits.items() if most.isdigit()}
+    least = min(known, key=lambda kind: known[kind], default="user")
+    return least, limits[least] or "unknown"
 
 
 def foreseen(around: Surroundings) -> Gap:

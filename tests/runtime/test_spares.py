@@ -91,6 +91,21 @@ with engine.start("scratch"):
 engine.close()
 """
 
+EXHAUSTED = """
+import sys
+from pathlib import Path
+from pytest_rootfs.engine import Engine, EngineSettings
+from pytest_rootfs.errors import HostUnsupported
+engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=False), warn=print)
+with engine.start("scratch"):
+    Path("/proc/sys/user/max_net_namespaces").write_text("1")
+    try:
+        both = engine.start("scratch"), engine.start("scratch")  # one may be a spare's
+    except HostUnsupported as error:
+        print(error)
+engine.close()
+"""
+
 
 def finished(engine: Engine, text: str) -> str:
     """Run a program to its end, on the store of an engine; return what it has printed."""
@@ -259,6 +274,16 @@ def test_spare_and_remains_make_room(tmp_path: Path) -> None:
     done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd="/")
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_limit_that_is_reached_is_named(tmp_path: Path) -> None:
+    argv = ["unshare", "-Ur", sys.executable, "-c", EXHAUSTED, str(tmp_path / "store")]
+
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd="/")
+
+    assert "no more net namespaces (user.max_net_namespaces=1)" in done.stdout, done.stderr
+    assert "hint: sudo sysctl -w user.max_net_namespaces=15000" in done.stdout
 
 
 @pytest.mark.slow
