@@ -13,18 +13,8 @@ import pytest
 from features import needs
 
 ROOT = Path(__file__).parents[1]
-SUBJECTS = (
-    "phases",
-    "rhythm",
-    "tests",
-    "depth",
-    "mounts",
-    "alive",
-    "many",
-    "memory",
-    "start",
-    "layers",
-)
+MODULES = (ROOT / "benchmarks").glob("*.py")
+SUBJECTS = sorted(each.stem for each in MODULES if "\nABOUT = " in each.read_text())
 
 
 def benchmarks(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
