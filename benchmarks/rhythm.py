@@ -34,7 +34,7 @@ def measure(stage: Stage) -> Result:
             functools.partial(lives, stage.ahead, "ahead", effort.turn, body_s=BODY_S),
             functools.partial(made_ahead, stage),
             *(
-                functools.partial(after_pauses, others, name, effort.commands)
+                functools.partial(after_pauses, others, name, effort.turn)
                 for name in ENGINES
                 if name in others.commands
             ),

@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 
 from pytest_rootfs.kernel import cgroups_files as files
 from pytest_rootfs.kernel import cgroups_layout as layout
@@ -25,6 +24,7 @@ from pytest_rootfs.kernel import cgroups_reasons as reasons
 from pytest_rootfs.kernel import cgroups_rights as rights
 from pytest_rootfs.kernel import cgroups_scope as scope
 from pytest_rootfs.kernel import cgroups_v2 as v2
+from pytest_rootfs.kernel import signals
 from pytest_rootfs.kernel.cgroups_layout import CONTROLLERS, SETTING
 from pytest_rootfs.kernel.cgroups_places import survey, systemd_sockets
 from pytest_rootfs.kernel.cgroups_session import FIGURES, Group, Parent
@@ -178,7 +178,7 @@ def _try_all(hierarchies: list[Hierarchy], owner: Owner | None) -> list[int]:
     ready.register(reading, select.POLLIN)
     in_time = bool(ready.poll(TRIAL_S * 1000))
     if not in_time:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signals.SIGKILL)
     answer = os.read(reading, 4096)
     os.close(reading)
     os.waitpid(pid, 0)

@@ -11,7 +11,6 @@ import ctypes
 import errno
 import os
 import sys
-from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def _syscall(number: int, *argtypes: Any) -> Callable[..., int]:
     call = _LIBC["syscall"]  # subscription makes a new function object, with types of its own
     call.argtypes = (_long, *argtypes)
     call.restype = _long
-    return partial(call, number)
+    return lambda *arguments: call(number, *arguments)
 
 
 raw_mount = _function("mount", _str, _str, _str, _ulong, _str)

@@ -6,9 +6,9 @@ from pytest_rootfs.runtime import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
 
+    from pytest_rootfs.kernel.sockets import Socket
     from pytest_rootfs.runtime.protocol import Message
     from pytest_rootfs.runtime.spawned import Container
 
@@ -20,9 +20,7 @@ class Ahead:
 
     __slots__ = ("container", "conversation", "key", "wants_trees")
 
-    def __init__(
-        self, key: str, plan: Message, container: Container, conversation: socket.socket
-    ) -> None:
+    def __init__(self, key: str, plan: Message, container: Container, conversation: Socket) -> None:
         self.key = key
         self.container = container
         self.conversation = conversation

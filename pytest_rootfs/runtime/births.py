@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import time
-from functools import partial
 
 from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.ahead import Ahead
@@ -76,7 +75,7 @@ class Births:
         container = self._take_ahead(request)
         is_ready = container is not None
         if container is None:
-            container = self._at_all_costs(partial(self._make, request))
+            container = self._at_all_costs(lambda: self._make(request))
         if is_beside_others:
             self._depth = AHEAD_MAX
         # what stands on a snapshot is another one each time
@@ -95,8 +94,8 @@ class Births:
         container.settle(is_ready=True)
         container.group.freeze(frozen=False)
         kept = container.rw_layer
-        begin = partial(self._begin, request, None if is_emptied else kept)
-        birth, root = self._at_all_costs(begin)
+        wanted = None if is_emptied else kept
+        birth, root = self._at_all_costs(lambda: self._begin(request, wanted))
         self._admit(birth, root, container.group, kept)
         container.begin(birth)
         if root.rw_layer is not kept:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 
+from pytest_rootfs.kernel.sockets import Socket
 from pytest_rootfs.runtime import protocol
 from pytest_rootfs.runtime.protocol import Message
 
@@ -32,7 +32,7 @@ class StepFailed(OSError):
 class Conversation:
     """One call and its answers. Closing it early is allowed: the other side does not mind."""
 
-    def __init__(self, own: socket.socket) -> None:
+    def __init__(self, own: Socket) -> None:
         self.socket = own
 
     def receive(self, timeout_s: float | None = CALL_TIMEOUT_S) -> tuple[Message, list[int]]:
@@ -60,7 +60,7 @@ class Conversation:
 class Peer:
     """A process that answers calls. Safe to use from several threads."""
 
-    def __init__(self, own: socket.socket) -> None:
+    def __init__(self, own: Socket) -> None:
         self._socket = own
 
     def ask(

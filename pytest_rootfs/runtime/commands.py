@@ -12,26 +12,26 @@ import fcntl
 import os
 import resource
 import select
-import signal
 import struct
-import termios
-from contextlib import contextmanager
 
-from pytest_rootfs.kernel import forks, syscalls
+from pytest_rootfs.kernel import forks, signals, syscalls
 from pytest_rootfs.kernel.inside import open_inside
 from pytest_rootfs.runtime import interpreters, processes, programs, users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from typing import Any  # what posix_spawn(3) takes is of many types
 
     from pytest_rootfs.kernel.cgroups_session import Entrances
     from pytest_rootfs.runtime.protocol import Message
 
-DEFAULTED = [signal.SIGPIPE, signal.SIGXFSZ]
+DEFAULTED = [signals.SIGPIPE, signals.SIGXFSZ]
 """Signals that the interpreter ignores and that every program expects not to be."""
 
 NOFILE_SOFT = 1024
+# asm-generic/ioctls.h
+TIOCSCTTY = 0x540E
+TIOCSWINSZ = 0x5414
 TIOCGPTPEER = 0x5441
 TIOCSPTLCK = 0x40045431
 
@@ -93,7 +93,7 @@ class Stdio:
         flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
         slave_fd = fcntl.ioctl(master_fd, TIOCGPTPEER, flags)
         self._own_fds.append(slave_fd)
-        fcntl.ioctl(slave_fd, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        fcntl.ioctl(slave_fd, TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
         os.fchown(slave_fd, user.uid, -1)
         self.child_fds = [slave_fd] * 3
 
@@ -158,9 +158,10 @@ def rehearse(message: Message, group: Entrances) -> None:
     stdio = _open_stdio(message, [], user)
     try:
         # in a namespace of its own, on cgroup v2, init could clone no command into the group
-        _spawn_fast(message, "\0", env, stdio, group, user, namespaces=0)
-    except ValueError:
-        pass  # refused before it forks: the first command shall still be process 2
+        refused = (None, None)
+        _spawn_fast(message, "/", env, stdio, group, user, namespaces=0, scheduler=refused)
+    except TypeError:
+        pass  # by the last argument, before it forks: the first command shall still be process 2
     finally:
         stdio.close_all()
 
@@ -243,6 +244,7 @@ def _spawn_fast(
     user: users.User,
     *,
     namespaces: int = syscalls.CLONE_NEWCGROUP,
+    **attributes: Any,
 ) -> tuple[int, int]:
     """Start a command by vfork; return its pid and marker."""
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio.child_fds)]
@@ -253,7 +255,7 @@ def _spawn_fast(
     try:
         for fd in group.command_tasks:
             os.write(fd, b"0")
-        with _acting_as(user):
+        with _ActingAs(user):
             step = "cwd"
             if message["cwd"] != "/" or user.uid:  # who may not be allowed to be there
                 _enter(message["cwd"])
@@ -266,6 +268,7 @@ def _spawn_fast(
                 setsid=True,
                 setsigmask=(),
                 setsigdef=DEFAULTED,
+                **attributes,
             )
     except OSError as error:
         raise SpawnError(error, step) from None
@@ -277,29 +280,47 @@ def _spawn_fast(
     return pid, marker
 
 
-@contextmanager
-def _acting_as(user: users.User) -> Iterator[None]:
-    """Have the ids of a user, which a command inherits, for the length of a `with` block.
+class _ActingAs:
+    """Has the ids of a user, which a command inherits, for the length of a `with` block.
 
     The saved ids stay root's: they bring init back, and execve(2) takes them from the command, with
     every capability (capabilities(7)). Nobody traces init meanwhile: that takes all three ids.
     """
-    if not (user.uid or user.gid or user.groups):
-        yield
-        return
-    os.setgroups(user.groups)
-    try:
-        os.setresgid(user.gid, user.gid, 0)
-        os.setresuid(user.uid, user.uid, 0)
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-        os.setresgid(0, 0, 0)
-        os.setgroups([])
-        # a change of ids clears the one and resets the other (prctl(2))
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-        end_with_spawner()
+
+    __slots__ = ("_user",)
+
+    def __init__(self, user: users.User) -> None:
+        self._user = user
+
+    def __enter__(self) -> None:
+        user = self._user
+        if self._is_root:
+            return
+        try:
+            os.setgroups(user.groups)
+            os.setresgid(user.gid, user.gid, 0)
+            os.setresuid(user.uid, user.uid, 0)
+        except OSError:
+            _become_root_again()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if not self._is_root:
+            _become_root_again()
+
+    @property
+    def _is_root(self) -> bool:
+        return not (self._user.uid or self._user.gid or self._user.groups)
+
+
+def _become_root_again() -> None:
+    os.setresuid(0, 0, 0)
+    os.setresgid(0, 0, 0)
+    os.setgroups([])
+    # a change of ids clears the one and resets the other (prctl(2))
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signals.SIGKILL)
+    end_with_spawner()
 
 
 def _spawn_by_fork(
@@ -348,7 +369,7 @@ def _become(
             os.write(fd, b"0")
         os.setsid()
         if message["tty"]:
-            fcntl.ioctl(stdio.child_fds[0], termios.TIOCSCTTY, 0)
+            fcntl.ioctl(stdio.child_fds[0], TIOCSCTTY, 0)
         for number, fd in enumerate(stdio.child_fds):
             os.dup2(fd, number)
         step = "user"
@@ -361,8 +382,8 @@ def _become(
         step = "exec"
         _limit_files()
         for number in DEFAULTED:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            signals.signal(number, signals.SIG_DFL)
+        signals.pthread_sigmask(signals.SIG_SETMASK, ())
         os.execve(program, message["argv"], env)
     except OSError as error:
         subject = error.filename or {"cwd": message["cwd"], "user": ""}.get(step, program)

@@ -10,30 +10,30 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
-import signal
-import socket
 
-from pytest_rootfs.kernel import forks, inside, syscalls
+from pytest_rootfs.kernel import forks, inside, signals, syscalls
 from pytest_rootfs.kernel.cgroups_session import Entrances
 from pytest_rootfs.runtime import commands, files, processes, programs, protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pytest_rootfs.kernel.sockets import Socket
     from pytest_rootfs.runtime.protocol import Message
 
-SIGCHLD_BIT = 1 << (signal.SIGCHLD - 1)
+SIGCHLD_BIT = 1 << (signals.SIGCHLD - 1)
 
 _signal_fds: list[int] = []
 
 
 def prepare() -> None:
     """Do, in the spawner, what every init would do again: signals are inherited."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no handler: process 1 then ignores it
-    for number in signal.valid_signals():  # what nohup, or a shell's `&`, has pytest ignore
-        if signal.getsignal(number) is signal.SIG_IGN and number not in commands.DEFAULTED:
-            signal.signal(number, signal.SIG_DFL)
+    signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGCHLD})
+    signals.signal(signals.SIGINT, signals.SIG_DFL)  # no handler: process 1 then ignores it
+    for number in signals.valid_signals():  # what nohup, or a shell's `&`, has pytest ignore
+        if signals.getsignal(number) is signals.SIG_IGN and number not in commands.DEFAULTED:
+            signals.signal(number, signals.SIG_DFL)
     _signal_fds.append(syscalls.signalfd(SIGCHLD_BIT))
     forks.has_clone3()
     inside.has_openat2()
@@ -52,12 +52,12 @@ def close_others(*fds: int) -> None:
 class Init:
     """The agent's loop and what it remembers of running commands."""
 
-    def __init__(self, control: socket.socket, group: Entrances) -> None:
+    def __init__(self, control: Socket, group: Entrances) -> None:
         self._control = control
         self._group = group
         self._poller = select.poll()
         self._poller.register(control, select.POLLIN)
-        self._running: dict[int, tuple[socket.socket, int]] = {}
+        self._running: dict[int, tuple[Socket, int]] = {}
         """Commands by pid: the conversation that waits for the end, and the cgroup namespace."""
         self._stopped: dict[int, str] | None = None
         """While all stand still: the states of the processes before."""
@@ -114,6 +114,8 @@ class Init:
             try:
                 commands.rehearse(request or message, self._group)
                 protocol.send(own, {"pid": 0, "marker": 0}, fds)
+                self._reap()
+                self._report(far, 0, resource.getrusage(resource.RUSAGE_SELF))
             finally:
                 protocol.close_all(fds)
 
@@ -150,16 +152,16 @@ class Init:
                 reply.close()
         return True
 
-    def _is_kept(self, reply: socket.socket) -> bool:
+    def _is_kept(self, reply: Socket) -> bool:
         return any(kept is reply for kept, _ in self._running.values())
 
-    def _answer(self, reply: socket.socket, message: Message) -> None:
+    def _answer(self, reply: Socket, message: Message) -> None:
         try:
             protocol.send(reply, message)
         except OSError:
             pass  # whoever asked has gone
 
-    def _spawn(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+    def _spawn(self, message: Message, fds: list[int], reply: Socket) -> None:
         """Start a command; its end is reported on the same conversation."""
         if self._stopped is not None:
             error = OSError(errno.EBUSY, "every process of the container stands still")
@@ -181,41 +183,44 @@ class Init:
                 return
             if pid in self._running:
                 reply, _ = self._running.pop(pid)
-                self._answer(
-                    reply,
-                    {
-                        "exit": os.waitstatus_to_exitcode(status),
-                        "user_s": usage.ru_utime,
-                        "system_s": usage.ru_stime,
-                        "max_rss_bytes": usage.ru_maxrss * 1024,
-                    },
-                )
+                self._report(reply, status, usage)
                 reply.close()
 
-    def _signal(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _report(self, reply: Socket, status: int, usage: resource.struct_rusage) -> None:
+        self._answer(
+            reply,
+            {
+                "exit": os.waitstatus_to_exitcode(status),
+                "user_s": usage.ru_utime,
+                "system_s": usage.ru_stime,
+                "max_rss_bytes": usage.ru_maxrss * 1024,
+            },
+        )
+
+    def _signal(self, message: Message, _fds: list[int], reply: Socket) -> None:
         """Send a signal to a command that has not been reaped: its pid cannot be another's."""
         if message["pid"] in self._running:
             os.kill(message["pid"], message["signal"])
         protocol.send(reply, {})
 
-    def _kill_tree(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _kill_tree(self, message: Message, _fds: list[int], reply: Socket) -> None:
         """Kill a command and everything it started, daemons too; answers when all are dead."""
         if message["pid"] in self._running:
-            os.kill(message["pid"], signal.SIGKILL)
+            os.kill(message["pid"], signals.SIGKILL)
         processes.kill_marked(message["marker"])
         self._reap()
         protocol.send(reply, {})
 
-    def _processes(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _processes(self, _message: Message, _fds: list[int], reply: Socket) -> None:
         protocol.send(reply, {"processes": processes.listing()})
 
-    def _scene(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _scene(self, _message: Message, _fds: list[int], reply: Socket) -> None:
         protocol.send(reply, processes.scene(self._stopped or {}))
 
-    def _unlinked(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _unlinked(self, _message: Message, _fds: list[int], reply: Socket) -> None:
         protocol.send(reply, {"files": processes.unlinked_files()})
 
-    def _stop(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _stop(self, message: Message, _fds: list[int], reply: Socket) -> None:
         """Let every process of the container but this one stand still, or go on. Idempotent.
 
         Where commands are in a cgroup of version 2, the spawner freezes that: here, then, only the
@@ -230,7 +235,7 @@ class Init:
             self._stopped = None
         protocol.send(reply, {"by_group": by_group})
 
-    def _adopt(self, _message: Message, fds: list[int], reply: socket.socket) -> None:
+    def _adopt(self, _message: Message, fds: list[int], reply: Socket) -> None:
         """Go on reading pipes that a daemon still holds, so that it neither blocks nor dies."""
         for fd in fds:
             os.set_blocking(fd, False)

@@ -7,7 +7,6 @@ which container to be. One that is born early, as a spare, goes through the moti
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from pytest_rootfs.kernel import prepared, syscalls
 from pytest_rootfs.kernel.cgroups_session import Entrances
@@ -16,9 +15,9 @@ from pytest_rootfs.runtime.init import Init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping, Sequence
 
+    from pytest_rootfs.kernel.sockets import Socket
     from pytest_rootfs.runtime.protocol import Message
     from pytest_rootfs.runtime.steps import Prepared
 
@@ -48,7 +47,7 @@ class Start:
         "trees",
     )
 
-    def __init__(self, control: socket.socket, mapped_fd: int, plans: Mapping[str, Plan]) -> None:
+    def __init__(self, control: Socket, mapped_fd: int, plans: Mapping[str, Plan]) -> None:
         """Begin with the spawner's socket, and the plans that this process knows."""
         self.control = control
         self.mapped_fd = mapped_fd
@@ -56,7 +55,7 @@ class Start:
         self.plans = plans
         self.is_told = False
         """Whether what follows is there."""
-        self.reply: socket.socket
+        self.reply: Socket
         """Whom it tells that the container has started."""
         self.step = "start"
         self.staged: dict[str, int] = {}
@@ -125,8 +124,10 @@ def main(start: Start, early: Sequence[Prepared], *, is_spare: bool) -> None:
         agent = Init(start.control, start.group)
         if start.is_ahead and not agent.is_asked_within(REHEARSING_AFTER_MS):
             # again, now that the container's own files can be remembered
-            with suppress(OSError):  # what is wrong here, the first command will say
+            try:
                 agent.rehearse()
+            except OSError:
+                pass  # what is wrong here, the first command will say
         agent.serve()
     except OSError as error:
         start.report(protocol.error_frame(error, start.step))
@@ -144,8 +145,10 @@ def rehearse() -> None:
     remembered, need not be noted again by a process that is forked afterwards; and the pages that
     are written to, which after a fork are copied first, are one's own when the time has come.
     """
-    with suppress(Exception):  # what is wrong here, the first start or command will say
+    try:
         _rehearse_start()
+    except Exception:  # noqa: BLE001  what is wrong here, the first start or command will say
+        pass
     commands.forget()
 
 

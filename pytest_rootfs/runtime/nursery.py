@@ -11,19 +11,18 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 import sys
 
-from pytest_rootfs.kernel import forks, prepared, proc_files, syscalls
+from pytest_rootfs.kernel import forks, prepared, proc_files, signals, syscalls
 from pytest_rootfs.kernel.namespaces import write_map_text
 from pytest_rootfs.runtime import init, newborn, orders, protocol, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from typing import Any  # the steps of plans are JSON
 
     from pytest_rootfs.kernel.cgroups_session import Entrances
+    from pytest_rootfs.kernel.sockets import Socket
     from pytest_rootfs.runtime.protocol import Message
     from pytest_rootfs.runtime.root_trees import Root
 
@@ -52,7 +51,7 @@ class Birth:
 
     def __init__(
         self,
-        control: socket.socket,
+        control: Socket,
         nursery: Nursery,
         kind: Kind,
         plans: frozenset[str],
@@ -121,7 +120,7 @@ class Birth:
 
         A child that is not reaped keeps its pid; see pid_namespaces(7).
         """
-        os.kill(self.pid, signal.SIGKILL)
+        os.kill(self.pid, signals.SIGKILL)
         self._nursery.living.discard(self.pid)
         return os.waitpid(self.pid, 0)[1]
 
@@ -159,7 +158,7 @@ class Nursery:
         # nsdelegate, cgroup-v2.rst): each command gets one
         self._namespaces = ~(syscalls.CLONE_NEWCGROUP if clones_into_groups else 0)
         self._pid = 0
-        self._control: socket.socket | None = None
+        self._control: Socket | None = None
         self._plans: set[str] = set()
         """The keys of the plans that the process keeps."""
         self.living: set[int] = set()
@@ -196,7 +195,7 @@ class Nursery:
             raise _gone()
         return message, fds
 
-    def begin(self) -> socket.socket:
+    def begin(self) -> Socket:
         """Fork the process, which has the caller's memory, as it is now, for its children."""
         own, far = protocol.pair()
         with far:
@@ -225,7 +224,7 @@ class Nursery:
             if pid not in self.living and pid != self._pid:
                 _kill_and_reap(pid)
 
-    def _send(self, message: Message, plan: Message, control: socket.socket) -> None:
+    def _send(self, message: Message, plan: Message, control: Socket) -> None:
         peer = self._control or self.begin()
         key = message["key"]
         if key not in self._plans:
@@ -242,7 +241,7 @@ def kind_of(plan: Message) -> Kind:
 
 
 def _kill_and_reap(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)  # a child that is not reaped keeps its pid
+    os.kill(pid, signals.SIGKILL)  # a child that is not reaped keeps its pid
     os.waitpid(pid, 0)
 
 
@@ -250,10 +249,10 @@ def _gone() -> OSError:
     return OSError(errno.ECHILD, "the process that has the inits was killed", "nursery")
 
 
-def _serve(control: socket.socket) -> None:
+def _serve(control: Socket) -> None:
     """Have inits until the spawner is gone; never returns."""
     try:
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signals.SIGKILL)
         prepared.make([prepared.set_name("rootfs-nursery")])
         os.chdir("/")
         for _ in range(REHEARSALS):
@@ -276,9 +275,7 @@ def _serve(control: socket.socket) -> None:
         os._exit(0)
 
 
-def _bear(
-    plans: dict[str, newborn.Plan], message: Message, init_fd: int, control: socket.socket
-) -> None:
+def _bear(plans: dict[str, newborn.Plan], message: Message, init_fd: int, control: Socket) -> None:
     """Have an init, map its ids, and tell the spawner of it."""
     answer: Message = {}
     fds: list[int] = []

@@ -7,10 +7,10 @@ number of it.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 
 from pytest_rootfs.kernel.proc_files import unescaped
+from pytest_rootfs.kernel.sockets import AF_INET, AF_INET6, inet_ntop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def _address(text: str) -> str:
     words = [bytes.fromhex(number[start : start + 8]) for start in range(0, len(number), 8)]
     raw = b"".join(int.from_bytes(word, "big").to_bytes(4, sys.byteorder) for word in words)
     if len(raw) == 4:
-        return f"{socket.inet_ntop(socket.AF_INET, raw)}:{int(port, 16)}"
-    return f"[{socket.inet_ntop(socket.AF_INET6, raw)}]:{int(port, 16)}"
+        return f"{inet_ntop(AF_INET, raw)}:{int(port, 16)}"
+    return f"[{inet_ntop(AF_INET6, raw)}]:{int(port, 16)}"
 
 
 def _rows(path: str, skipped: int = 1) -> list[list[str]]:

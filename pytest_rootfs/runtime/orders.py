@@ -7,9 +7,9 @@ from pytest_rootfs.runtime import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
 
+    from pytest_rootfs.kernel.sockets import Socket
     from pytest_rootfs.runtime.protocol import Message
 
 TREES_A_FRAME = 200
@@ -24,7 +24,7 @@ class Request:
         self,
         key: str,
         plan: Message,
-        reply: socket.socket,
+        reply: Socket,
         tree_fds: Sequence[int] = (),
         *,
         is_ahead: bool = False,
@@ -55,7 +55,7 @@ class Orders:
 
 
 def send(
-    peer: socket.socket,
+    peer: Socket,
     request: Request,
     overlay_fd: int,
     trees: Sequence[tuple[int, str]],
@@ -79,7 +79,7 @@ def send(
         protocol.send(peer, {"paths": [path for _, path in part]}, [fd for fd, _ in part])
 
 
-def receive(peer: socket.socket) -> Orders | None:
+def receive(peer: Socket) -> Orders | None:
     """Return what `send` has sent; None when whoever should have sent it is gone."""
     message, fds = protocol.receive(peer)
     if message is None:
@@ -97,13 +97,13 @@ def receive(peer: socket.socket) -> Orders | None:
     return orders
 
 
-def send_entrances(peer: socket.socket, entrances: Entrances) -> None:
+def send_entrances(peer: Socket, entrances: Entrances) -> None:
     """Give an init the ways into its control groups, which are made while it mounts."""
     counts, fds = entrances.packed()
     protocol.send(peer, {"entrances": counts}, fds)
 
 
-def receive_entrances(peer: socket.socket) -> Entrances | None:
+def receive_entrances(peer: Socket) -> Entrances | None:
     """Return what `send_entrances` has sent; None when whoever should have is gone."""
     message, fds = protocol.receive(peer)
     return None if message is None else Entrances.unpacked(message["entrances"], fds)

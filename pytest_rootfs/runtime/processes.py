@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import time
 
+from pytest_rootfs.kernel import signals
 from pytest_rootfs.runtime import open_files
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ def kill_marked(marker: int) -> None:
     while pids := _marked(marker):
         if time.monotonic() > deadline:
             raise OSError(errno.ETIMEDOUT, f"process {pids[0]} does not die", "kill")
-        for number in (signal.SIGSTOP, signal.SIGKILL):
+        for number in (signals.SIGSTOP, signals.SIGKILL):
             for pid in pids:
                 try:
                     os.kill(pid, number)
@@ -63,7 +63,7 @@ def stop_all() -> dict[int, str]:
     """
     states = {pid: _stat_fields(pid)[0] for pid in _pids()}
     try:
-        os.kill(-1, signal.SIGSTOP)
+        os.kill(-1, signals.SIGSTOP)
     except ProcessLookupError:
         return states  # there is none
     began, pause_s, still = time.monotonic(), 0.0001, STILL
@@ -86,7 +86,7 @@ def continue_all(states: dict[int, str]) -> None:
     for pid in sorted(_pids(), reverse=True):
         if pid != os.getpid() and states.get(pid) != "T":
             try:
-                os.kill(pid, signal.SIGCONT)
+                os.kill(pid, signals.SIGCONT)
             except ProcessLookupError:
                 pass
 

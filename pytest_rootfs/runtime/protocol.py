@@ -8,16 +8,19 @@ untrusted, so every frame has a bound and every wait may have a deadline.
 
 from __future__ import annotations
 
-import array
 import errno
-import json
 import os
-import socket
+import struct
+
+from pytest_rootfs.kernel import sockets
+from pytest_rootfs.runtime import frame_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any  # frames are JSON: their shape is checked by whoever reads a key
+
+    from pytest_rootfs.kernel.sockets import Socket
 
     Message = dict[str, Any]
 else:
@@ -36,28 +39,17 @@ FRAME_BYTES = 16 * 1024 * 1024
 MAX_FDS = 250
 """SCM_MAX_FD is 253 (net/scm.h); 128 layers and the trees of a container fit."""
 
-_DESCRIPTOR_BYTES = socket.CMSG_SPACE(MAX_FDS * 4)
-# numbers, as the flags of an enumeration are slow to combine and to pass on
-_RECEIVING = int(socket.MSG_CMSG_CLOEXEC)
-_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
-_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
-_KIND = int(socket.AF_UNIX), int(socket.SOCK_SEQPACKET), 0
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_decode = json.JSONDecoder().raw_decode
+_DESCRIPTOR_BYTES = sockets.CMSG_SPACE(MAX_FDS * 4)
+_RECEIVING = sockets.MSG_CMSG_CLOEXEC
+_CUT = sockets.MSG_TRUNC | sockets.MSG_CTRUNC
+_RIGHTS = sockets.SOL_SOCKET, sockets.SCM_RIGHTS
 
-
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of a new conversation."""
-    return socket.socketpair(*_KIND)
-
-
-def end_of(fd: int) -> socket.socket:
-    """Return the end of a conversation that has come as a descriptor, without asking what it is."""
-    return socket.socket(*_KIND, fd)
+# the two ends of a new conversation; the end that has come as a descriptor
+pair, end_of = sockets.pair, sockets.end_of
 
 
 def send(
-    peer: socket.socket,
+    peer: Socket,
     message: Mapping[str, object],
     fds: Sequence[int] = (),
     *,
@@ -67,7 +59,7 @@ def send(
 
     `encoded` is the message as JSON text, for callers that send the same one again and again.
     """
-    data = (encoded or _encode(message)).encode()
+    data = (encoded or frame_text.encode(message)).encode()
     if len(data) > FRAME_BYTES:
         raise OSError(errno.E2BIG, f"a frame ends at {FRAME_BYTES} bytes", f"{len(data)} bytes")
     if len(data) <= INLINE_BYTES:
@@ -81,7 +73,7 @@ def send(
         os.close(overflow_fd)
 
 
-def receive(peer: socket.socket) -> tuple[Message | None, list[int]]:
+def receive(peer: Socket) -> tuple[Message | None, list[int]]:
     """Return the next frame and its descriptors; (None, []) at the end of file.
 
     Raises OSError when the frame is malformed or longer than 16 MiB, TimeoutError when the
@@ -100,9 +92,8 @@ def receive(peer: socket.socket) -> tuple[Message | None, list[int]]:
             raise OSError("frame is longer than its bound")  # noqa: TRY301  closes what came
         if data == OVERFLOW and received:
             data = _read_overflow(received.pop())
-        text = data.decode()
-        message, end = _decode(text)
-        if not isinstance(message, dict) or end != len(text):
+        message = frame_text.decode(data.decode())
+        if not isinstance(message, dict):
             raise OSError("frame is not one object")  # noqa: TRY301  closes what came
     except (OSError, ValueError, RecursionError) as error:
         close_all(received)
@@ -122,7 +113,7 @@ def error_frame(error: OSError, step: str) -> Message:
     }
 
 
-def send_error(peer: socket.socket, error: OSError, step: str) -> None:
+def send_error(peer: Socket, error: OSError, step: str) -> None:
     """Answer with a failed step, unless whoever asked has gone: that is no reason to end."""
     try:
         send(peer, error_frame(error, step))
@@ -136,9 +127,9 @@ def close_all(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-def _send(peer: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+def _send(peer: Socket, data: bytes, fds: Sequence[int]) -> None:
     if fds:
-        rights = array.array("i", fds)
+        rights = struct.pack(f"{len(fds)}i", *fds)
         peer.sendmsg([data], [(*_RIGHTS, rights)])
     else:
         peer.send(data)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from pytest_rootfs.runtime import protocol
 
 TYPE_CHECKING = False
@@ -26,11 +24,12 @@ class Remains:
 
     def dispose_later(self, container: Container) -> None:
         """Give up a dead container when nobody waits."""
-        self._add(partial(self.dispose, container))
+        self._add(lambda: self.dispose(container))
 
     def let_go_later(self, container: Container) -> None:
         """Let the kernel undo a dead container's namespaces when nobody waits; it stays itself."""
-        self._add(partial(protocol.close_all, container.init.take_namespaces()))
+        namespace_fds = container.init.take_namespaces()
+        self._add(lambda: protocol.close_all(namespace_fds))
 
     def abandon_later(self, birth: Birth) -> None:
         """Kill an init that is of no use when nobody waits."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
 
 from pytest_rootfs.kernel import mounts
 from pytest_rootfs.runtime import init_layer
@@ -19,7 +18,7 @@ from pytest_rootfs.runtime.rw_folders import RwLayer, RwLayers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pytest_rootfs.runtime.protocol import Message
 
@@ -52,6 +51,30 @@ class Root:
         os.close(self.overlay_fd)
         if self.host_view is not None:
             self.host_view.close()
+
+
+class _Attached:
+    """Has a rw layer at a place, if one is given, for the length of a `with` block."""
+
+    __slots__ = ("_place", "_rw_layer")
+
+    def __init__(self, rw_layer: RwLayer, place: str) -> None:
+        self._rw_layer = rw_layer
+        self._place = place
+
+    def __enter__(self) -> None:
+        if not self._place:
+            return
+        self._rw_layer.attach(self._place)
+        try:
+            self._rw_layer.keep_copy(self._place)
+        except OSError:
+            mounts.detach_last(self._place)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._place:
+            mounts.detach_last(self._place)
 
 
 class RootTrees:
@@ -147,18 +170,10 @@ class RootTrees:
                 view.close()
             raise
 
-    @contextmanager
-    def _attached(self, rw_layer: RwLayer) -> Iterator[None]:
+    def _attached(self, rw_layer: RwLayer) -> _Attached:
         """Give a rw layer a place for the length of a `with` block, where that is needed."""
-        if self._takes_detached or rw_layer.is_on_disk:
-            yield
-            return
-        rw_layer.attach(self._place)
-        try:
-            rw_layer.keep_copy(self._place)
-            yield
-        finally:
-            mounts.detach_last(self._place)
+        needs_none = self._takes_detached or rw_layer.is_on_disk
+        return _Attached(rw_layer, "" if needs_none else self._place)
 
     def _init_layer(self, content: Message, layer_fds: Sequence[int]) -> int:
         """Return the init layer of a plan: the same for all its containers, read-only."""

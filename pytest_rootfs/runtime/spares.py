@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from functools import cache
 
 from pytest_rootfs.runtime.nursery import kind_of
 
@@ -68,10 +67,6 @@ def require_descriptors() -> None:
     """Raise OSError where too few are left for what nobody asks for."""
     lowest_free = os.dup(0)
     os.close(lowest_free)
-    if lowest_free + DESCRIPTORS_LEFT > _descriptors_max():
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), f"{_descriptors_max()}")
-
-
-@cache
-def _descriptors_max() -> int:
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if lowest_free + DESCRIPTORS_LEFT > most:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), f"{most}")

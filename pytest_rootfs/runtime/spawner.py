@@ -13,11 +13,9 @@ import gc
 import os
 import resource
 import select
-import signal
-import socket
 import sys
 
-from pytest_rootfs.kernel import mounts, namespaces, syscalls
+from pytest_rootfs.kernel import mounts, namespaces, signals, syscalls
 from pytest_rootfs.runtime import init, protocol
 from pytest_rootfs.runtime.births import Births, MountRefused
 from pytest_rootfs.runtime.nursery import Nursery
@@ -28,6 +26,7 @@ from pytest_rootfs.runtime.spawned import Container
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_rootfs.kernel.cgroups import Parent
+    from pytest_rootfs.kernel.sockets import Socket
     from pytest_rootfs.runtime.nursery import Birth
     from pytest_rootfs.runtime.protocol import Message
 
@@ -48,7 +47,7 @@ def main(
     """Enter the user namespace, with the warden writing its maps, and serve; never returns."""
     unshared_w, mapped_r = handshake
     syscalls.set_title("pytest-rootfs")  # a container shall not see paths of the host
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signals.SIGKILL)
     try:
         parent.enter()
         syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
@@ -78,7 +77,7 @@ def _prepare(layers: int | str) -> RootTrees:
     # the change of ids cleared these two; without the first, /proc/<init>/uid_map of the next
     # container would belong to the host's root (proc(5), PR_SET_DUMPABLE in prctl(2))
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signals.SIGKILL)
     # what the host unmounts goes here, too, else it would stay in use until the session ends
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
     if isinstance(layers, int):
@@ -93,7 +92,7 @@ def _prepare(layers: int | str) -> RootTrees:
     return trees
 
 
-def _refuse(control: socket.socket, error: OSError) -> None:
+def _refuse(control: Socket, error: OSError) -> None:
     """Answer the first call with what stands in the way of all; never returns."""
     message, fds = protocol.receive(control)
     if message is not None:
@@ -128,7 +127,7 @@ def _freeze_imports() -> None:
 class Spawner:
     """The containers of one session."""
 
-    def __init__(self, control: socket.socket, births: Births, *, makes_ahead: bool) -> None:
+    def __init__(self, control: Socket, births: Births, *, makes_ahead: bool) -> None:
         self._control = control
         self._births = births
         # on a single core, what is done ahead is done in a test's time
@@ -243,10 +242,10 @@ class Spawner:
         key = self._births.next_key()
         return key in self._plans and self._births.make_ahead(key, self._plans[key])
 
-    def _tell_features(self, _message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _tell_features(self, _message: Message, _fds: list[int], reply: Socket) -> None:
         protocol.send(reply, {"disk_limit": self._births.limits_disk})
 
-    def _keep_plan(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _keep_plan(self, message: Message, _fds: list[int], reply: Socket) -> None:
         if len(self._plans) >= KEPT_PLANS:
             self._plans.clear()
         plan = message["plan"]
@@ -255,7 +254,7 @@ class Spawner:
         self._plans[message["key"]] = plan
         protocol.send(reply, {})
 
-    def _create(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+    def _create(self, message: Message, fds: list[int], reply: Socket) -> None:
         """Make a container; unless it is ready, its init says so on the same conversation."""
         self._take_ballast()  # before the container, which may be the last that there is room for
         key = message["plan"]
@@ -278,7 +277,7 @@ class Spawner:
         self._containers[container.container_id] = container
         self._watch(container)
 
-    def _restart(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+    def _restart(self, message: Message, fds: list[int], reply: Socket) -> None:
         """Kill every process of a container and begin anew; its init says when it is ready."""
         container = self._find(message)
         plan = self._plans.get(message["plan"])
@@ -291,7 +290,7 @@ class Spawner:
         self._watch(container)
         _hand_over(container, reply, {})
 
-    def _settle(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _settle(self, message: Message, _fds: list[int], reply: Socket) -> None:
         """End what a restart has begun: its init is ready; or it has failed, and is killed."""
         container = self._find(message)
         if not message["is_ready"]:
@@ -299,7 +298,7 @@ class Spawner:
         container.settle(is_ready=message["is_ready"])
         protocol.send(reply, {})
 
-    def _kill(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _kill(self, message: Message, _fds: list[int], reply: Socket) -> None:
         """Kill every process of a container; its rw layer stays until it is released.
 
         Whoever asked goes on when all are dead. What they leave, folders of cgroups and memory, is
@@ -314,7 +313,7 @@ class Spawner:
         else:
             self._births.remains.let_go_later(container)
 
-    def _release(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _release(self, message: Message, _fds: list[int], reply: Socket) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""
         container = self._containers.pop(message["id"], None)
         if container is not None:
@@ -323,7 +322,7 @@ class Spawner:
             self._births.remains.dispose_later(container)
         protocol.send(reply, {})
 
-    def _status(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _status(self, message: Message, _fds: list[int], reply: Socket) -> None:
         container = self._find(message)
         if container.status is None:
             ended = select.poll()
@@ -342,10 +341,10 @@ class Spawner:
             },
         )
 
-    def _send_upper(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _send_upper(self, message: Message, _fds: list[int], reply: Socket) -> None:
         protocol.send(reply, {}, [self._find(message).rw_layer.upper_fd])
 
-    def _limit(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _limit(self, message: Message, _fds: list[int], reply: Socket) -> None:
         container = self._find(message)
         if message["key"] == "disk":
             container.rw_layer.resize(message["value"])
@@ -353,11 +352,11 @@ class Spawner:
             container.group.limit(message["key"], message["value"])
         protocol.send(reply, {})
 
-    def _freeze(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _freeze(self, message: Message, _fds: list[int], reply: Socket) -> None:
         self._find(message).group.freeze(frozen=message["frozen"])
         protocol.send(reply, {})
 
-    def _tree(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _tree(self, message: Message, _fds: list[int], reply: Socket) -> None:
         tree_fd = mounts.host_tree(
             message["path"], readonly=message["readonly"], recursive=message["recursive"]
         )
@@ -373,7 +372,7 @@ class Spawner:
             raise OSError(errno.ESRCH, "no such container", message["id"]) from None
 
 
-def _hand_over(container: Container, reply: socket.socket, more: Message) -> None:
+def _hand_over(container: Container, reply: Socket, more: Message) -> None:
     """Give pytest the socket of a container's init."""
     answer = {"id": container.container_id, "pid": container.init.pid, **more}
     protocol.send(reply, answer, [container.init.control.fileno()])

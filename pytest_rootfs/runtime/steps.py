@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 
-from pytest_rootfs.kernel import capabilities, mounts, prepared, syscalls
+from pytest_rootfs.kernel import capabilities, mounts, prepared, signals, syscalls
 from pytest_rootfs.kernel.inside import open_inside
 from pytest_rootfs.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC
 from pytest_rootfs.runtime import protocol
@@ -281,7 +280,7 @@ def protect() -> list[prepared.Call]:
     """Let no process of the container trace this one, and die with the spawner."""
     return [
         prepared.prctl(syscalls.PR_SET_DUMPABLE, 0),
-        prepared.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL),
+        prepared.prctl(syscalls.PR_SET_PDEATHSIG, signals.SIGKILL),
     ]
 
 

@@ -15,14 +15,13 @@ import codecs
 import errno
 import os
 import select
-import signal
-import socket
 
-from pytest_rootfs.kernel import cgroups, forks, mounts, namespaces, syscalls
+from pytest_rootfs.kernel import cgroups, forks, mounts, namespaces, signals, syscalls
 from pytest_rootfs.runtime import host_views, protocol, root_trees, spawner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pytest_rootfs.kernel.sockets import Socket
     from pytest_rootfs.runtime.protocol import Message
 
 SPAWNER_GRACE_S = 10.0
@@ -43,7 +42,7 @@ def main(control_fd: int) -> None:
 class Warden:
     """State of one session, outside its user namespace."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: Socket) -> None:
         self._control = control
         self._parent: cgroups.Parent | None = None
         self._spawner_pid = 0
@@ -88,13 +87,13 @@ class Warden:
                 self._poller.register(self._spawner_pidfd, select.POLLIN)
         return True
 
-    def _answer(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+    def _answer(self, message: Message, fds: list[int], reply: Socket) -> None:
         call = self._calls.get(message["op"])
         if call is None:
             raise OSError(errno.ENOSYS, f"unknown call {message['op']}")
         call(message, fds, reply)
 
-    def _start(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+    def _start(self, message: Message, fds: list[int], reply: Socket) -> None:
         """Make the cgroup subtree and the spawner in its user namespace."""
         self._is_rootful = message["rootful"]
         self._layers_path = message["layers_path"]
@@ -111,7 +110,7 @@ class Warden:
         facts = {"kind": parent.kind, "controllers": parent.controllers, "reasons": parent.reasons}
         protocol.send(reply, {"cgroup": facts})
 
-    def _send_tree(self, message: Message, _fds: list[int], reply: socket.socket) -> None:
+    def _send_tree(self, message: Message, _fds: list[int], reply: Socket) -> None:
         """Give a copy of a host tree, mapped to the ids of the session's user namespace."""
         tree_fd = mounts.host_tree(
             message["path"],
@@ -175,7 +174,7 @@ class Warden:
             namespaces.deny_setgroups(pid)
         namespaces.write_map(f"/proc/{pid}/{name}", lines)
 
-    def _fork_job(self, message: Message, fds: list[int], reply: socket.socket) -> None:
+    def _fork_job(self, message: Message, fds: list[int], reply: Socket) -> None:
         """Run a function of a named module in a child inside the user namespace.
 
         `trees` lists which descriptors are folders that the child must be able to mount or to
@@ -211,7 +210,7 @@ class Warden:
         message: Message,
         fds: list[int],
         copies: list[int],
-        reply: socket.socket,
+        reply: Socket,
         function: object,
         warden_pid: int,
     ) -> None:
@@ -220,7 +219,7 @@ class Warden:
             syscalls.setns(self._userns_fd, syscalls.CLONE_NEWUSER)
             syscalls.unshare(syscalls.CLONE_NEWNS)
             spawner.become_root()
-            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signals.SIGKILL)
             if os.getppid() != warden_pid:
                 os._exit(1)
             fds += self._open_in_job(message, fds, copies)
@@ -276,7 +275,7 @@ class Warden:
             ended = select.poll()
             ended.register(self._spawner_pidfd, select.POLLIN)
             if not ended.poll(SPAWNER_GRACE_S * 1000):
-                os.kill(self._spawner_pid, signal.SIGKILL)
+                os.kill(self._spawner_pid, signals.SIGKILL)
             os.waitpid(self._spawner_pid, 0)
         if self._parent is not None:
             # each tries for 0.13 s; on a busy machine inits take longer to die than the spawner
