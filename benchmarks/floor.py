@@ -59,7 +59,9 @@ def cgroup_parents() -> dict[str, bool]:
 
 def cgroup_folders(warden: int) -> list[Path]:
     """Return the cgroup folders of a session, in every hierarchy."""
-    return list(Path("/sys/fs/cgroup").rglob(f"pytest-rootfs-*-{warden}-*"))
+    # os.walk passes over what another session removes meanwhile
+    every = (Path(top, name) for top, names, _ in os.walk("/sys/fs/cgroup") for name in names)
+    return [folder for folder in every if folder.match(f"pytest-rootfs-*-{warden}-*")]
 
 
 def _id_options() -> list[str]:

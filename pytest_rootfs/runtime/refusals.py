@@ -124,8 +124,9 @@ def _no_user(error: StepFailed, call: Call, id_gap: Gap) -> RootfsError:
             detail=id_gap.reason,
             hint=id_gap.repair or "a container's ids end at 65535",
         )
+    file = f"{error.filename}: " if str(error.filename).startswith("/") else ""
     return ContainerError(
-        f"cannot run as user {call.user!r}: {error.strerror}",
+        f"cannot run as user {call.user!r}: {file}{error.strerror}",
         hint="give a name or a number of the image's /etc/passwd, or uid:gid",
     )
 

@@ -158,10 +158,12 @@ def test_hostile_passwd_file_is_an_error_and_no_hang(container: Container, targe
         container.run(["id"], user="someone", timeout=5)
 
 
-def test_huge_passwd_file_is_refused(container: Container) -> None:
-    container.path("/etc/passwd").write_bytes(b"x" * ((1 << 20) + 1))
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/group"])
+def test_huge_file_of_users_is_refused_by_name(container: Container, path: str) -> None:
+    container.path("/etc/passwd").write_text("someone:x:0:0::/:/bin/sh\n")
+    container.path(path).write_bytes(b"x" * ((1 << 20) + 1))
 
-    with pytest.raises(ContainerError, match="at most 1 MiB"):
+    with pytest.raises(ContainerError, match=f": {path}: not a regular file of at most 1 MiB"):
         container.run(["id"], user="someone")
 
 
