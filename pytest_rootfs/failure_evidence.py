@@ -90,6 +90,7 @@ def _command(record: CommandRecord, view: Viewpoint) -> JsonObject:
         "duration_s": record.duration_s,
         "output_tail": secrets.hidden_tail(record.output_tail),
         "timed_out": record.timed_out,
+        "started": record.started,
         "since_test": record.began_ns >= view.began_ns,
     }
 

@@ -37,6 +37,7 @@ _COMMAND = {
     "*duration_s": _FIGURE,
     "output_tail": _TEXT,
     "timed_out": _FLAG,
+    "started": _FLAG,
     "since_test": _FLAG,
 }
 _PROCESS = {

@@ -127,7 +127,7 @@ def ending(command: Entry) -> str:
     if command.get("timed_out"):
         return "timed out, killed"
     if returncode is None:
-        return "still running"
+        return "still running" if command.get("started", True) else "not started"
     if returncode >= 0:
         return f"exit status {returncode}"
     from pytest_rootfs.errors import signal_name  # noqa: PLC0415  a failure only

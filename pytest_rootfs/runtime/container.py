@@ -380,6 +380,7 @@ class Container:
         try:
             return self._life.start(call, terms, record)
         except ContainerError as error:
+            record.started = False
             record.output_tail = error.what
             record.returncode = getattr(error, "returncode", None)
             raise

@@ -18,6 +18,8 @@ class CommandRecord:
     duration_s: float | None = None
     output_tail: str = ""
     timed_out: bool = False
+    started: bool = True
+    """False where the container could not start it; `output_tail` then says why."""
     began_ns: int = field(default_factory=time.time_ns)
 
 

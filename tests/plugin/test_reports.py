@@ -52,6 +52,7 @@ def test_commands_have_status_and_output() -> None:
         {"argv": ["sh"], "returncode": -9, "duration_s": 1.5, "output_tail": ""},
         {"argv": ["sleep", "9"], "returncode": -9, "duration_s": 2, "timed_out": True},
         {"argv": ["daemon"], "returncode": None, "duration_s": None, "output_tail": ""},
+        {"argv": ["id"], "returncode": None, "duration_s": None, "started": False},
         {"argv": ["x"], "returncode": 3, "duration_s": 0, "output_tail": "\x1b[31mred"},
     )
 
@@ -64,6 +65,7 @@ def test_commands_have_status_and_output() -> None:
                 "$ sh  [killed by SIGKILL, 1.50 s]\n"
                 "$ sleep 9  [timed out, killed, 2.00 s]\n"
                 "$ daemon  [still running]\n"
+                "$ id  [not started]\n"
                 "$ x  [exit status 3, 0.00 s]\n"
                 r"  \x1b[31mred"
             ),

@@ -165,6 +165,7 @@ def test_huge_file_of_users_is_refused_by_name(container: Container, path: str) 
 
     with pytest.raises(ContainerError, match=f": {path}: not a regular file of at most 1 MiB"):
         container.run(["id"], user="someone")
+    assert not container.commands[-1].started
 
 
 def test_line_beyond_the_last_id_is_nobody_elses(container: Container) -> None:
