@@ -28,10 +28,11 @@ from pytest_rootfs.runtime.session import Created, Session
 from pytest_rootfs.runtime.spec import Limits
 
 SESSION = """
-import json, sys, time
+import json, signal, sys, time
 from pathlib import Path
 from pytest_rootfs.engine import Engine, EngineSettings
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 engine = Engine(EngineSettings(store=Path(sys.argv[1]), makes_ahead=True), warn=print)
 engine.start("minimal").close()
 containers = [engine.start("scratch"), engine.start("minimal"), engine.start("minimal")]

@@ -305,7 +305,9 @@ def test_huge_group_file_is_refused(people: Container) -> None:
 
     error = refusal(lambda: people.run(["id"], user="app"))
 
-    assert error.what == "cannot run as user 'app': not a regular file of at most 1 MiB"
+    assert error.what == (
+        "cannot run as user 'app': /etc/group: not a regular file of at most 1 MiB"
+    )
 
 
 @pytest.mark.parametrize(
