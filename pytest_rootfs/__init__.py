@@ -1,7 +1,7 @@
 """Give every test its own Linux container, without Docker, a daemon or root.
 
-Names are resolved on first use, so that importing the package costs nothing: the spawner and
-every suite that uses no container import it too.
+Public names (`names.py`) are resolved on first use, so that importing the package costs nothing:
+the spawner and every suite that uses no container import it too. `__init__.pyi` has their types.
 """
 
 from __future__ import annotations
@@ -12,80 +12,6 @@ TYPE_CHECKING = False  # importing `typing` costs milliseconds, and checkers kno
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
-
-    from pytest_rootfs.changeset import Change, Changes
-    from pytest_rootfs.errors import (
-        ArchiveRejected,
-        BuildFailed,
-        CommandFailed,
-        CommandNotExecutable,
-        CommandNotFound,
-        CommandTimeout,
-        ContainerDied,
-        ContainerError,
-        HostUnsupported,
-        ImageError,
-        ImageNotFound,
-        LayerCorrupt,
-        LimitUnavailable,
-        RecipeError,
-        RootfsError,
-    )
-    from pytest_rootfs.failures import Failure
-    from pytest_rootfs.image import Image
-    from pytest_rootfs.runtime.container import Container
-    from pytest_rootfs.runtime.endings import CompletedProcess
-    from pytest_rootfs.runtime.path import ContainerPath
-    from pytest_rootfs.runtime.process import Process
-    from pytest_rootfs.runtime.spec import Limits
-    from pytest_rootfs.runtime.stats import Stats
-    from pytest_rootfs.snapshots import Snapshot
-
-_HOMES = {
-    "Change": "pytest_rootfs.changeset",
-    "Changes": "pytest_rootfs.changeset",
-    "CompletedProcess": "pytest_rootfs.runtime.endings",
-    "Container": "pytest_rootfs.runtime.container",
-    "ContainerPath": "pytest_rootfs.runtime.path",
-    "Failure": "pytest_rootfs.failures",
-    "Image": "pytest_rootfs.image",
-    "Limits": "pytest_rootfs.runtime.spec",
-    "Process": "pytest_rootfs.runtime.process",
-    "Snapshot": "pytest_rootfs.snapshots",
-    "Stats": "pytest_rootfs.runtime.stats",
-}
-
-__all__ = [
-    "ArchiveRejected",
-    "BuildFailed",
-    "Change",
-    "Changes",
-    "CommandFailed",
-    "CommandNotExecutable",
-    "CommandNotFound",
-    "CommandTimeout",
-    "CompletedProcess",
-    "Container",
-    "ContainerDied",
-    "ContainerError",
-    "ContainerPath",
-    "Failure",
-    "HostUnsupported",
-    "Image",
-    "ImageError",
-    "ImageNotFound",
-    "LayerCorrupt",
-    "LimitUnavailable",
-    "Limits",
-    "Process",
-    "RecipeError",
-    "RootfsError",
-    "Snapshot",
-    "Stats",
-]
-
-ERRORS = tuple(name for name in __all__ if name not in _HOMES)
-"""The exceptions, all of `pytest_rootfs.errors`."""
 
 
 class _PlainModules:
@@ -100,9 +26,21 @@ class _PlainModules:
         name: str, path: Sequence[str] | None, _target: object = None
     ) -> ModuleSpec | None:
         """Find a module of this package; others are for those who come next."""
+        if not name.startswith("pytest_rootfs."):
+            return None
         from importlib.machinery import PathFinder  # noqa: PLC0415  pytest has it imported
 
-        return PathFinder.find_spec(name, path) if name.startswith("pytest_rootfs.") else None
+        return PathFinder.find_spec(name, path) or _PlainModules._find_mapped(name, path)
+
+    @staticmethod
+    def _find_mapped(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        """Find what lies elsewhere, as `fixtures` does when the project is installed editable."""
+        for finder in sys.meta_path:
+            if finder is _PlainModules or type(finder).__module__.startswith("_pytest."):
+                continue
+            if (spec := finder.find_spec(name, path)) is not None:
+                return spec
+        return None
 
     @classmethod
     def leave(cls) -> None:
@@ -119,16 +57,14 @@ if "pytest" in sys.modules:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__, "errors"]
+    from pytest_rootfs.names import HOMES  # noqa: PLC0415  somebody looks around
+
+    return [*globals(), *HOMES, "errors"]
 
 
 def __getattr__(name: str) -> object:
-    import importlib  # noqa: PLC0415  keeps `import pytest_rootfs` free of imports
+    if name[:1].isupper() or name in ("errors", "__all__"):
+        from pytest_rootfs.names import find  # noqa: PLC0415  keeps the package free of imports
 
-    if name == "errors":
-        return importlib.import_module("pytest_rootfs.errors")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in ERRORS:
-        return getattr(importlib.import_module("pytest_rootfs.errors"), name)
+        return find(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,23 +10,16 @@ import os
 import sys
 import warnings
 from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pytest_rootfs.options import OPTIONS, Settings, Sources
 from pytest_rootfs.session import Session
 
-if TYPE_CHECKING:
-    import pdb  # noqa: T100  for its type
-
-    from pytest_rootfs.runtime.container import Container
-
 SESSION = pytest.StashKey[Session]()
 DEFAULT_IMAGE_FIXTURE = "_rootfs_default_image"
 STORE_FIXTURES = {DEFAULT_IMAGE_FIXTURE, "image_builder"}
-NOTE_KEY = "rootfs_failure"  # as in `attempts`, which no suite without containers imports
-USAGE_KEY = "rootfs_usage_error"
 MARK = (
     "container(image=None, *, user, workdir, env, hostname, memory, cpus, pids, disk, timeout, "
     "network, mounts, tmpfs, readonly, capabilities, keep): how the container of the fixture "
@@ -75,16 +68,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "--rootfs-shell is incompatible with distributing tests; try using -n0"
         )
-    session = config.stash[SESSION] = Session(settings, config=config, warn=_warn)
+    session = config.stash[SESSION] = Session(
+        settings, config=config, warn=_warn, begin_use=lambda: _register_late(config)
+    )
     config.add_cleanup(session.close)
-    if not _is_worker(config):
-        config.pluginmanager.register(_Summary(session), "rootfs.summary")
-
-
-@pytest.hookimpl(trylast=True)  # after the fixtures of an interrupted session are torn down
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Close every container."""
-    session.config.stash[SESSION].close()
+    if len(settings.images) > 1:
+        config.pluginmanager.register(_EachImage(settings.images), "rootfs.each_image")
+    if _is_worker(config):
+        config.pluginmanager.register(_Worker(), "rootfs.worker")
+    elif settings.shell or _distributes(config):  # it hears of containers that others have
+        _register_late(config)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -93,18 +86,6 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 # Collection.
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test of the default image on each, when the user gives several."""
-    images = metafunc.config.stash[SESSION].settings.images
-    if len(images) < 2 or not _asks_for_default_image(metafunc):
-        return
-    item = metafunc.definition
-    if _check_marks(item, _telling_marks(item)).get("image") is None:  # its own is one image
-        metafunc.parametrize(
-            DEFAULT_IMAGE_FIXTURE, images, indirect=True, ids=images, scope="session"
-        )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -124,7 +105,7 @@ def pytest_make_collect_report(
             raise
         # xdist loses what a worker raises while it collects, but not a report that failed.
         report.outcome, report.longrepr, report.result = "failed", str(error), []
-        vars(report)[USAGE_KEY] = str(error)
+        _mark_usage_error(report, str(error))
     return report
 
 
@@ -133,16 +114,6 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     """Refuse a store or a default image that cannot be used once, before the first test."""
     if not _is_worker(session.config) and (message := _find_mistake(session)):
         raise pytest.UsageError(message)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Tell the xdist controller, which has no tests of its own, of such a mistake."""
-    if not _is_worker(session.config) or not (message := _find_mistake(session)):
-        return
-    report = pytest.CollectReport(session.nodeid, "failed", message, [])
-    vars(report)[USAGE_KEY] = message
-    session.config.hook.pytest_collectreport(report=report)
 
 
 # Running and reporting.
@@ -178,39 +149,6 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_exception_interact(
-    node: pytest.Item | pytest.Collector,
-    report: pytest.CollectReport | pytest.TestReport,
-) -> None:
-    """Open a shell in the live container, before its teardown."""
-    ours = node.config.stash[SESSION]
-    container = ours.live_container()
-    if not ours.settings.shell or container is None:
-        return
-    if capture := node.config.pluginmanager.getplugin("capturemanager"):
-        capture.suspend_global_capture(in_=True)  # resumed by the next phase, as after --pdb
-    writer = node.config.get_terminal_writer()
-    writer.line()
-    report.toterminal(writer)
-    writer.sep(">", f"shell in container {container.name}; `exit` goes on with the session")
-    _interact(container)
-
-
-def pytest_enter_pdb(config: pytest.Config, pdb: pdb.Pdb) -> None:
-    """Offer a shell in the live container as a command of the debugger."""
-    container = config.stash[SESSION].live_container()
-    if container is None:
-        return
-
-    def do_rootfs_shell(_: str) -> None:
-        """rootfs_shell: open a shell in the live container of the test."""
-        _interact(container)
-
-    vars(pdb)["do_rootfs_shell"] = do_rootfs_shell
-    writer = config.get_terminal_writer()
-    writer.line(f"rootfs: `rootfs_shell` opens a shell in the live container {container.name}")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Show how `container.changes()` differs from what a test expects."""
@@ -228,41 +166,44 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     return report.explain_changes(right, left)
 
 
-class _Summary:
-    """What only the process that writes the report does: under xdist the controller."""
+# Registered where they are needed: each hook takes every run of pytest a tenth of a millisecond.
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+
+class _EachImage:
+    """What several default images change."""
+
+    def __init__(self, images: tuple[str, ...]) -> None:
+        self._images = images
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run every test of the default image on each."""
+        if not _asks_for_default_image(metafunc):
+            return
+        item, images = metafunc.definition, self._images
+        if _check_marks(item, _telling_marks(item)).get("image") is None:  # its own is one image
+            metafunc.parametrize(
+                DEFAULT_IMAGE_FIXTURE, images, indirect=True, ids=images, scope="session"
+            )
+
+
+class _Worker:
+    """What a worker of xdist does for its controller."""
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Raise the usage error that an xdist worker found."""
-        if (message := vars(report).get(USAGE_KEY)) is not None:
-            raise pytest.UsageError(message)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect what the summary says of kept failures."""
-        if (note := vars(report).get(NOTE_KEY)) is not None:
-            self._session.summary.note(note)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """Remove the oldest failures beyond what is to be kept; the workers have ended."""
-        if self._session.has_summary:
-            self._session.summary.finish()
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter
-    ) -> Generator[None, None, None]:
-        """End the summary with a line a kept failure."""
-        yield
-        if terminalreporter.config.option.no_summary or not self._session.has_summary:
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Tell the controller, which has no tests of its own, what `pytest_runtestloop` finds."""
+        if not (message := _find_mistake(session)):
             return
-        if lines := self._session.summary.lines():
-            terminalreporter.section(self._session.summary.title(), cyan=True)
-            for line in lines:
-                terminalreporter.line(line)
+        report = pytest.CollectReport(session.nodeid, "failed", message, [])
+        _mark_usage_error(report, message)
+        session.config.hook.pytest_collectreport(report=report)
+
+
+def _register_late(config: pytest.Config) -> None:
+    """Register what only runs with containers need, with the first one that is asked for."""
+    from pytest_rootfs import late_hooks  # noqa: PLC0415  not before it is needed
+
+    late_hooks.register(config, config.stash[SESSION])
 
 
 # Details.
@@ -286,6 +227,13 @@ def _distributes(config: pytest.Config) -> bool:
 
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
+
+
+def _mark_usage_error(report: pytest.CollectReport, message: str) -> None:
+    """Have the controller of xdist raise what one of its workers found."""
+    from pytest_rootfs.late_hooks import USAGE_KEY  # noqa: PLC0415  a mistake under xdist only
+
+    vars(report)[USAGE_KEY] = message
 
 
 def _warn(message: str) -> None:
@@ -365,19 +313,3 @@ def _message(report: pytest.TestReport) -> str:
     """Return what went wrong as the short test summary has it, in full."""
     crash = getattr(report.longrepr, "reprcrash", None)
     return str(crash.message) if crash is not None else report.longreprtext
-
-
-def _interact(container: Container) -> None:
-    """Run a shell in a container with this terminal, if the image has one."""
-    from pytest_rootfs import terminals  # noqa: PLC0415  only when somebody wants a shell
-    from pytest_rootfs.errors import RootfsError  # noqa: PLC0415  as above
-
-    try:
-        task = terminals.Task(
-            command=[terminals.find_shell(container)],
-            env=terminals.prompt_environment(container.name),
-            with_tty=sys.stdin.isatty(),
-        )
-        terminals.interact(container, task)
-    except RootfsError as error:
-        sys.stdout.write(f"{error}\n")

@@ -38,11 +38,13 @@ class Session:
         *,
         config: Any,  # Any: a pytest.Config; pytest is imported by the plugin and the fixtures only
         warn: Callable[[str], None],
+        begin_use: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.attempt: Attempt | None = None
         self._config = config
         self._warn = warn
+        self._begin_use = begin_use
         self._item: Item | None = None
         self._engine: Engine | None = None
         self._keeper: Keeper | None = None
@@ -81,6 +83,7 @@ class Session:
     def engine(self) -> Engine:
         """The engine, made on first use; raises `HostUnsupported` where there can be none."""
         if self._engine is None:
+            self._begin_use()
             self._engine = self._make_engine()
         return self._engine
 
@@ -163,12 +166,9 @@ class Session:
             from pytest_rootfs import failure_start  # noqa: PLC0415  rare: somebody reruns
 
             position = len(self.attempt.containers) if self.attempt is not None else 0
+            test, store = self._item.nodeid, self.engine.store
             state = failure_start.state_for(
-                failure,
-                self._item.nodeid,
-                name=name,
-                position=position,
-                store=self.engine.store,
+                failure, test, name=name, position=position, store=store
             )
             if state is not None:
                 return self.engine.start_built(state, name=name, options=options, image=image)

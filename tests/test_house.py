@@ -15,7 +15,7 @@ import pytest
 from features import needs
 
 import pytest_rootfs
-from pytest_rootfs import errors
+from pytest_rootfs import errors, names
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,7 +28,7 @@ CODE = sorted(
 )
 MEASURED = [*CODE, *sorted((ROOT / "benchmarks").glob("*.py"))]
 LAYERS = [  # lowest first; a module imports from layers below its own, and from its own folder
-    {"errors", "settings", "globs"},
+    {"errors", "settings", "globs", "names"},
     {"kernel"},
     {"secret_values", "golden"},
     {"changeset", "snapshots", "textdiff", "options"},
@@ -44,6 +44,7 @@ LAYERS = [  # lowest first; a module imports from layers below its own, and from
     {"keeping"},
     {"summaries", "head"},
     {"session"},
+    {"late_hooks"},
     {"plugin", "cli"},
     {"fixtures", "images", "__main__"},
 ]
@@ -112,7 +113,7 @@ def test_design_shows_the_layers() -> None:
 def test_only_the_doors_import_pytest() -> None:
     users = {layer_of(path) for path in CODE if tops_imported(path) & {"pytest", "_pytest"}}
 
-    assert users <= {"plugin", "fixtures", "hooks"}
+    assert users <= {"plugin", "fixtures", "hooks", "late_hooks"}
 
 
 def test_only_syscalls_imports_ctypes() -> None:
@@ -144,7 +145,7 @@ def test_modules_tell_what_they_are_for() -> None:
 
 
 def test_exported_names_exist() -> None:
-    for name in (*pytest_rootfs.__all__, *pytest_rootfs.ERRORS):
+    for name in names.HOMES:
         assert getattr(pytest_rootfs, name).__module__.startswith("pytest_rootfs.")
 
 
@@ -152,7 +153,21 @@ def test_every_error_is_exported() -> None:
     kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
     ours = {name for name in kinds if issubclass(getattr(errors, name), errors.RootfsError)}
 
-    assert ours == set(pytest_rootfs.ERRORS)
+    assert ours == set(names.ERRORS)
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    stub = ast.parse((ROOT / "pytest_rootfs/__init__.pyi").read_bytes())
+    homes = {
+        alias.name: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    told = next(node for node in stub.body if isinstance(node, ast.Assign)).value
+
+    assert homes == {**names.HOMES, "errors": "pytest_rootfs"}
+    assert ast.literal_eval(told) == [*pytest_rootfs.__all__, "errors"]
 
 
 def test_plugin_import_is_light() -> None:
