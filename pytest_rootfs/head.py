@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 
 from pytest_rootfs.kernel import cgroups_layout, cgroups_places
-from pytest_rootfs.runtime.ids import find_ids
-from pytest_rootfs.runtime.surroundings import Surroundings, foreseen
+from pytest_rootfs.runtime.surroundings import Surroundings, foreseen, is_root_of_host
 from pytest_rootfs.settings import short_digest
 
 TYPE_CHECKING = False
@@ -34,14 +33,14 @@ def look(settings: Settings, digests: ImageDigests) -> str | None:
     try:
         if reason := refusal_foreseen():
             return f"rootfs: no containers, {reason}; `pytest-rootfs doctor` has the repair"
-        ids = find_ids()
+        mode, id_gap = id_mode()
         cgroup, limit_gap = limits()
         return line(
-            mode=ids.mode,
+            mode=mode,
             cgroup=cgroup,
             images=images,
             digest=digests.stored(images[0], settings.store),
-            id_gap=ids.gap.reason,
+            id_gap=id_gap,
             limit_gap=limit_gap if settings.limits != "off" else "",
         )
     except OSError:
@@ -51,6 +50,16 @@ def look(settings: Settings, digests: ImageDigests) -> str | None:
 def refusal_foreseen() -> str:
     """Return why no container can be started here, "" if nothing that can be read says so."""
     return foreseen(Surroundings.read()).reason
+
+
+def id_mode() -> tuple[str, str]:
+    """Return how container ids become host ids, and which of them are missing."""
+    if is_root_of_host():
+        return "rootful", ""
+    from pytest_rootfs.runtime.ids import find_ids  # noqa: PLC0415  half of what the head imports
+
+    found = find_ids()
+    return found.mode, found.gap.reason
 
 
 def limits() -> tuple[str, str]:

@@ -10,9 +10,9 @@ import hashlib
 import os
 
 from pytest_rootfs.kernel.proc_files import read_text
-from pytest_rootfs.runtime import subordinate_ids
+from pytest_rootfs.runtime import subordinate_ids, surroundings
 from pytest_rootfs.runtime.gaps import NO_GAP, Gap
-from pytest_rootfs.runtime.subordinate_ids import ID_COUNT, User, map_ranges
+from pytest_rootfs.runtime.subordinate_ids import User, map_ranges
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 ROOT_FALLBACK = (1_879_048_192, 65536)
 """0x70000000: above what distributions give to people, below what systemd-nspawn picks last."""
-
-WHOLE = [(0, ID_COUNT)]
-"""What the initial user namespace has."""
 
 
 class Ids:
@@ -133,14 +130,12 @@ def _ids_of_limited_root() -> Ids | None:
     Such a root, as in a rootless podman or a docker with its default capabilities, is like an
     ordinary user; but it may hand on all ids that its user namespace has.
     """
-    if os.getuid() != 0:
+    if os.getuid() != 0 or surroundings.is_root_of_host():
         return None
     from pytest_rootfs.kernel import capabilities  # noqa: PLC0415  root only
 
     uids, gids = _mapped("/proc/self/uid_map"), _mapped("/proc/self/gid_map")
     own = capabilities.effective()
-    if uids == WHOLE and "SYS_ADMIN" in own:
-        return None
     uid_map = ((0, 0, 1), *map_ranges(_without_root(uids), first_inside=1))
     gid_map = ((0, 0, 1), *map_ranges(_without_root(gids), first_inside=1))
     if 1 in (len(uid_map), len(gid_map)):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 CLONE = "kernel/unprivileged_userns_clone"
 MAX = "user/max_user_namespaces"
+WHOLE = ["0", "0", "4294967295"]
+"""The id map of the initial user namespace; user_namespaces(7)."""
 
 _DOCKER_OPTIONS = (
     "--security-opt seccomp=unconfined --security-opt apparmor=unconfined "
@@ -131,6 +133,15 @@ class Surroundings:
         if self.is_gitlab:
             return _GITLAB_REPAIR
         return _ACTIONS_REPAIR if self.is_github else _OUTER_REPAIR[self.outer]
+
+
+def is_root_of_host() -> bool:
+    """Tell whether this process is root of the first user namespace, and may mount there."""
+    if os.getuid() != 0:
+        return False
+    from pytest_rootfs.kernel import capabilities  # noqa: PLC0415  root only
+
+    return _text("/proc/self/uid_map").split() == WHOLE and "SYS_ADMIN" in capabilities.effective()
 
 
 def refusal(number: int, around: Surroundings) -> Gap:

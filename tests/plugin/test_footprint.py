@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+from features import needs
 
 UNUSED = {
     "pytest_rootfs",
@@ -38,11 +39,12 @@ HEAD = UNUSED | {
     "pytest_rootfs.kernel.proc_files",
     "pytest_rootfs.runtime",
     "pytest_rootfs.runtime.gaps",
-    "pytest_rootfs.runtime.ids",
-    "pytest_rootfs.runtime.subordinate_ids",
     "pytest_rootfs.runtime.surroundings",
 }
 """What the line of the head adds, which tells how containers run here."""
+
+IDS = {"pytest_rootfs.runtime.ids", "pytest_rootfs.runtime.subordinate_ids"}
+"""What it adds for an ordinary user."""
 
 CONFTEST = """
     import sys
@@ -133,7 +135,12 @@ def test_check_of_marks_imports_only_what_checks(pytester: pytest.Pytester) -> N
 
 
 def test_head_imports_only_what_looks(pytester: pytest.Pytester) -> None:
-    assert ours(modules_of(pytester, PLAIN)) - HEAD == set()
+    assert ours(modules_of(pytester, PLAIN)) - HEAD - IDS == set()
+
+
+@needs("root")
+def test_head_of_root_looks_for_no_ids(pytester: pytest.Pytester) -> None:
+    assert ours(modules_of(pytester, PLAIN)) & IDS == set()
 
 
 def test_head_tells_how_containers_run(pytester: pytest.Pytester) -> None:

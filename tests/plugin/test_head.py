@@ -14,10 +14,9 @@ import os
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs import head
 from pytest_rootfs.errors import RootfsError
-from pytest_rootfs.runtime.ids import find_ids
 from pytest_rootfs.runtime.spec import ContainerOptions
 print(head.refusal_foreseen())
-print(find_ids().gap.reason)
+print(head.id_mode()[1])
 print(*head.limits(), sep=": ")
 engine = Engine(EngineSettings(store=Path(os.environ["PYTEST_ROOTFS_STORE"])), warn=print)
 try:
