@@ -229,7 +229,7 @@ def test_finished_command_waits_for_no_daemon(container: Container) -> None:
 def test_daemon_that_keeps_the_pipe_goes_on_writing(container: Container) -> None:
     container.run("(head -c 300000 /dev/zero; echo done > /tmp/done) & echo started")
 
-    container.run("until [ -e /tmp/done ]; do :; done", timeout=10)
+    container.run("until [ -s /tmp/done ]; do :; done", timeout=10)
 
     assert container.path("/tmp/done").read_text() == "done\n"
 
