@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+
 from pytest_rootfs.runtime import protocol
 
 TYPE_CHECKING = False
@@ -28,10 +30,15 @@ class Ahead:
         """Whether it stands before the mounts of people, whose trees come with the call."""
 
     def answer(self, tree_fds: Sequence[int]) -> Message:
-        """Give it what came with the call; return what it says, nothing from one that is dead."""
+        """Give it what came with the call; return what it says, nothing from one that is dead.
+
+        Nothing also where it failed before anybody had asked: that says nothing about now.
+        """
         self.conversation.settimeout(READY_S)
         try:
-            if self.wants_trees and not self.container.init.is_dead:
+            if self.wants_trees:
+                if self._has_spoken:
+                    return {}
                 protocol.send(self.conversation, {}, tree_fds)
             message, fds = protocol.receive(self.conversation)
         except OSError:
@@ -40,3 +47,10 @@ class Ahead:
         if message is None or ("ready" in message and self.container.init.is_dead):
             return {}
         return message
+
+    @property
+    def _has_spoken(self) -> bool:
+        """Whether it has said something, or has ended."""
+        said = select.poll()
+        said.register(self.conversation, select.POLLIN)
+        return bool(said.poll(0))

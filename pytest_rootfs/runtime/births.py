@@ -216,31 +216,34 @@ class Births:
             birth.abandon()
             raise
         try:
-            birth = self._tell(birth, request, root)
+            return self._tell(birth, request, root), root
         except OSError:
-            self._give_up(birth, root, kept)
+            if root.rw_layer is not kept:
+                root.rw_layer.close()
             raise
         finally:
             root.close_start()
-        return birth, root
 
     def _tell(self, birth: Birth, request: Request, root: Root) -> Birth:
-        """Tell an init what to be, or another one where that may do; return the one that knows."""
-        for pause_s in PAUSES_S:
+        """Tell an init what to be, or another one where that may do; return the one that knows.
+
+        After an error there is none.
+        """
+        for pause_s in (*PAUSES_S, None):
             try:
                 birth.tell(request, root)
             except OSError as error:
-                # that of a spare says nothing about now
-                if not birth.is_spare and error.errno not in (*LOST, *SCARCE):
-                    raise
-                if error.errno in SCARCE:
-                    self._make_room()
-                    time.sleep(pause_s)
                 birth.abandon()
+                # that of a spare says nothing about now
+                if not birth.is_spare:
+                    if pause_s is None or error.errno not in (*LOST, *SCARCE):
+                        raise
+                    if error.errno in SCARCE:
+                        self._make_room()
+                        time.sleep(pause_s)
                 birth = self._nursery.bear(request.key, request.plan)
             else:
-                return birth
-        birth.tell(request, root)
+                break
         return birth
 
     def _make_room(self) -> None:

@@ -130,7 +130,9 @@ def main(start: Start, early: Sequence[Prepared], *, is_spare: bool) -> None:
                 pass  # what is wrong here, the first command will say
         agent.serve()
     except OSError as error:
-        start.report(protocol.error_frame(error, start.step))
+        # before anybody has asked: whether it still fails then, the next one will find out
+        if start.is_told or not is_spare:
+            start.report(protocol.error_frame(error, start.step))
     except BaseException as error:  # noqa: BLE001  a defect of ours: pytest must hear of it
         frame = {"step": start.step, "errno": 0, "text": repr(error), "subject": ""}
         start.report({"error": frame})

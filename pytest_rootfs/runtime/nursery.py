@@ -37,6 +37,9 @@ HELD = ("mnt", "net")
 ANSWER_S = 10.0
 """A nursery that takes longer has been stopped by somebody: another one is begun."""
 
+KILLED_MS = 100
+"""So long a process that was killed may take until it is seen to be dead."""
+
 REHEARSALS = 16
 """The interpreter takes code for frequent, and makes it fast, after eight times."""
 
@@ -74,7 +77,8 @@ class Birth:
         self._is_unknown = False
         """Whether the nursery was killed before it could tell of it."""
         self._has_word = False
-        self._error: OSError | None = None
+        self._error: tuple[int, str, str | None] | None = None
+        """What went wrong: number, text, subject; an exception would hold this birth, for ever."""
 
     def await_word(self) -> None:
         """Wait for the nursery's word, whatever it is."""
@@ -84,14 +88,15 @@ class Birth:
         try:
             message, fds = self._nursery.deliver()
         except OSError as error:
-            self._error, self._is_unknown = error, True
+            self._error = error.errno or errno.ECHILD, error.strerror or str(error), error.filename
+            self._is_unknown = True
             return
         if "pid" in message:
             self.pid = message["pid"]
             self._nursery.living.add(self.pid)
             self.pidfd, *self.namespace_fds = fds
         if "errno" in message:
-            self._error = OSError(message["errno"], message["text"], message["subject"])
+            self._error = message["errno"], message["text"], message["subject"]
 
     def tell(self, request: orders.Request, root: Root) -> None:
         """Tell it which container to be.
@@ -100,7 +105,8 @@ class Birth:
         """
         self.await_word()
         if self._error is not None:
-            raise self._error
+            number, text, subject = self._error
+            raise OSError(number, text, subject)
         is_known = request.key in self.plans
         orders.send(self.control, request, root.overlay_fd, root.trees, is_known=is_known)
 
@@ -111,9 +117,7 @@ class Birth:
     @property
     def is_dead(self) -> bool:
         """Whether it has ended by itself."""
-        ended = select.poll()
-        ended.register(self.pidfd, select.POLLIN)
-        return bool(ended.poll(0))
+        return _is_over(self.pidfd, within_ms=0)
 
     def kill(self) -> int:
         """Kill it and reap it; returns its status when its whole pid namespace is gone.
@@ -140,13 +144,14 @@ class Birth:
     def abandon(self) -> None:
         """Kill what has been born, if anything has. Idempotent."""
         self.await_word()
-        self.control.close()
-        if self.pid:
-            self.kill()
-            self.pid = 0
-        elif self._is_unknown:
-            self._nursery.end_unknown()
-        self.close()
+        try:
+            if self.pid:
+                self.kill()
+                self.pid = 0
+            elif self._is_unknown:
+                self._nursery.end_unknown()
+        finally:
+            self.close()
 
 
 class Nursery:
@@ -245,8 +250,18 @@ def _kill_and_reap(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
+def _is_over(pidfd: int, *, within_ms: int) -> bool:
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    return bool(ended.poll(within_ms))
+
+
 def _gone() -> OSError:
     return OSError(errno.ECHILD, "the process that has the inits was killed", "nursery")
+
+
+def _killed() -> OSError:
+    return OSError(errno.ECHILD, "it was killed as soon as it was born", "init")
 
 
 def _serve(control: Socket) -> None:
@@ -297,7 +312,9 @@ def _bear(plans: dict[str, newborn.Plan], message: Message, init_fd: int, contro
             path = f"/proc/{answer['pid']}/ns/{name}"
             fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        answer |= {"errno": error.errno, "text": error.strerror, "subject": error.filename}
+        # of one that was killed, proc has no files, or forbids them
+        cause = _killed() if fds and _is_over(fds[0], within_ms=KILLED_MS) else error
+        answer |= {"errno": cause.errno, "text": cause.strerror, "subject": cause.filename}
     try:
         protocol.send(control, answer, fds)
     finally:

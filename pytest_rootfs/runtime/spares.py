@@ -35,14 +35,14 @@ class Spare:
     def make(self, key: str, plan: Message) -> None:
         """Have one for a plan, unless there is; what is wrong now, the next container will say."""
         if self._birth is not None and self._birth.kind != kind_of(plan):
-            self._drop()
+            self.give_up()
         try:
             if self._birth is None:
                 require_descriptors()
                 self._birth = self._nursery.bear(key, plan, is_spare=True)
             self._trees.make_spare(plan)
         except OSError:
-            self._drop()
+            self.give_up()
 
     def take(self, request: Request) -> Birth | None:
         """Return its init, if it can become what is asked for."""
@@ -55,11 +55,6 @@ class Spare:
         """Make way; what is left of it is among the remains. Idempotent."""
         if self._birth is not None:
             self._remains.abandon_later(self._birth)
-            self._birth = None
-
-    def _drop(self) -> None:
-        if self._birth is not None:
-            self._birth.abandon()
             self._birth = None
 
 

@@ -161,18 +161,7 @@ class Spawner:
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         while True:
-            self._use_time(poller)
-            self._await_call()
-            try:
-                message, fds = protocol.receive(self._control)
-            except ConnectionError:
-                break
-            except OSError:
-                # it could not be taken, perhaps for want of descriptors: who made it sees its
-                # conversation end, and asks what is the matter
-                protocol.close_all(self._ballast)
-                self._ballast.clear()
-                continue
+            message, fds = self._receive_call(poller)
             if message is None:
                 break
             reply = protocol.end_of(fds[0])
@@ -186,6 +175,21 @@ class Spawner:
         self._births.end()
         for container in self._containers.values():
             container.end()
+
+    def _receive_call(self, poller: select.poll) -> tuple[Message | None, list[int]]:
+        """Return the next call that comes through, none when pytest is gone."""
+        while True:
+            self._use_time(poller)
+            self._await_call()
+            try:
+                return protocol.receive(self._control)
+            except ConnectionError:
+                return None, []
+            except OSError:
+                # it could not be taken, perhaps for want of descriptors: who made it sees its
+                # conversation end, and asks what is the matter
+                protocol.close_all(self._ballast)
+                self._ballast.clear()
 
     def _take_ballast(self) -> None:
         try:

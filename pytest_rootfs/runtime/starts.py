@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,8 @@ def refused(error: StepFailed, plan: Mapping[str, Any]) -> RootfsError:  # Any: 
     """Return the error for a step of a plan that failed."""
     if unsupported := host_reasons.unsupported(error):
         return unsupported
+    if error.errno == errno.EMFILE:
+        return unheard()
     source = _sources(plan).get(error.filename)
     if source is None:
         return ContainerError(
@@ -43,7 +46,7 @@ def died(status: int) -> ContainerError:
 
 
 def unheard() -> ContainerError:
-    """Return the error for a start that the spawner, which lives, could not be asked for."""
+    """Return the error for a start for which the spawner, which lives, had no descriptors."""
     return ContainerError(
         "the container cannot be started: too many files are open to hand over what it needs",
         detail="each container that lives keeps nine of them (RLIMIT_NOFILE)",

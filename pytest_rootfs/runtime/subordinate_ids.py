@@ -71,8 +71,9 @@ def ranges_of(user: User, kind: Kind) -> tuple[list[Range], Gap]:
             return _ranges_of_module(user, kind, source)
         ranges, malformed = read_ranges(str(path), user.name, user.uid)
     except OSError as error:
-        what = f"{error.filename or path} cannot be read: {error.strerror}"
-        return [], Gap(reason=what, repair=f"sudo chmod a+r {path}")
+        unread = error.filename or path
+        what = f"{unread} cannot be read: {error.strerror}"
+        return [], Gap(reason=what, repair=f"sudo chmod a+r {unread}")
     if malformed and not ranges:
         what = f"user {user.name} has no range in {path}, its line {malformed[0]!r} is malformed"
         return [], Gap(reason=what, repair=f"write it as {user.name}:100000:65536, with sudoedit")

@@ -197,7 +197,7 @@ def test_ended_init_holds_no_namespaces(engine: Engine) -> None:
 
 @pytest.mark.slow
 def test_spare_leaves_descriptors_to_containers(engine: Engine) -> None:
-    assert "Too many open files" in finished(engine, CRAMPED)
+    assert "too many files are open to hand over" in finished(engine, CRAMPED)
 
 
 @needs("second core")
