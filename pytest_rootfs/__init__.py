@@ -38,7 +38,9 @@ class _PlainModules:
         for finder in sys.meta_path:
             if finder is _PlainModules or type(finder).__module__.startswith("_pytest."):
                 continue
-            if (spec := finder.find_spec(name, path)) is not None:
+            # finders of before Python 3.4 have none
+            find = getattr(finder, "find_spec", None)
+            if find is not None and (spec := find(name, path)) is not None:
                 return spec
         return None
 

@@ -1,4 +1,4 @@
-from pytest_rootfs import errors
+from pytest_rootfs import errors as errors
 from pytest_rootfs.changeset import Change, Changes
 from pytest_rootfs.errors import (
     ArchiveRejected,
@@ -54,5 +54,4 @@ __all__ = [
     "RootfsError",
     "Snapshot",
     "Stats",
-    "errors",
 ]

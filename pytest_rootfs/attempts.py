@@ -53,7 +53,7 @@ class Item(Protocol):
         """What every report of the test starts with."""
 
     @property
-    def config(self) -> Any:  # Any: pytest is imported by the plugin and the fixtures only
+    def config(self) -> Any:  # Any: pytest is imported by plugin, fixtures and hooks only
         """The `pytest.Config`."""
 
     def iter_markers(self, name: str) -> Iterator[Mark]:

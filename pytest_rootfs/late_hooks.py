@@ -1,4 +1,4 @@
-"""Hooks of pytest that only some runs need: those with containers, with `--rootfs-shell`, of xdist.
+"""Hooks of pytest that only runs with containers need, and the controller of xdist.
 
 `plugin` registers them when it comes to that, as each hook takes a tenth of a millisecond of every
 run of pytest where the package is installed.
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rootfs.attempts import NOTE_KEY
 from pytest_rootfs.session import Session
 
 if TYPE_CHECKING:
@@ -69,6 +68,7 @@ class _Shell:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    @pytest.hookimpl(trylast=True)  # after the debugger, and what a conftest does at a failure
     def pytest_exception_interact(
         self,
         node: pytest.Item | pytest.Collector,
@@ -98,11 +98,6 @@ class _Summary:
         """Raise the usage error that an xdist worker found."""
         if (message := vars(report).get(USAGE_KEY)) is not None:
             raise pytest.UsageError(message)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect what the summary says of kept failures."""
-        if (note := vars(report).get(NOTE_KEY)) is not None:
-            self._session.summary.note(note)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:

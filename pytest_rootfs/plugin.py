@@ -20,6 +20,7 @@ from pytest_rootfs.session import Session
 SESSION = pytest.StashKey[Session]()
 DEFAULT_IMAGE_FIXTURE = "_rootfs_default_image"
 STORE_FIXTURES = {DEFAULT_IMAGE_FIXTURE, "image_builder"}
+NOTE_KEY = "rootfs_failure"  # as in `attempts`, which no suite without containers imports
 MARK = (
     "container(image=None, *, user, workdir, env, hostname, memory, cpus, pids, disk, timeout, "
     "network, mounts, tmpfs, readonly, capabilities, keep): how the container of the fixture "
@@ -72,11 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
         settings, config=config, warn=_warn, begin_use=lambda: _register_late(config)
     )
     config.add_cleanup(session.close)
-    if len(settings.images) > 1:
-        config.pluginmanager.register(_EachImage(settings.images), "rootfs.each_image")
     if _is_worker(config):
         config.pluginmanager.register(_Worker(), "rootfs.worker")
-    elif settings.shell or _distributes(config):  # it hears of containers that others have
+        return
+    config.pluginmanager.register(_Notes(config), "rootfs.notes")
+    if _distributes(config):  # its workers have the containers
         _register_late(config)
 
 
@@ -86,6 +87,18 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 # Collection.
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test of the default image on each, when the user gives several."""
+    images = metafunc.config.stash[SESSION].settings.images
+    if len(images) < 2 or not _asks_for_default_image(metafunc):
+        return
+    item = metafunc.definition
+    if _check_marks(item, _telling_marks(item)).get("image") is None:  # its own is one image
+        metafunc.parametrize(
+            DEFAULT_IMAGE_FIXTURE, images, indirect=True, ids=images, scope="session"
+        )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -166,28 +179,21 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     return report.explain_changes(right, left)
 
 
-# Registered where they are needed: each hook takes every run of pytest a tenth of a millisecond.
+class _Notes:
+    """Hears of kept failures, whoever has kept them: this process, a fork or a worker of xdist."""
 
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
 
-class _EachImage:
-    """What several default images change."""
-
-    def __init__(self, images: tuple[str, ...]) -> None:
-        self._images = images
-
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run every test of the default image on each."""
-        if not _asks_for_default_image(metafunc):
-            return
-        item, images = metafunc.definition, self._images
-        if _check_marks(item, _telling_marks(item)).get("image") is None:  # its own is one image
-            metafunc.parametrize(
-                DEFAULT_IMAGE_FIXTURE, images, indirect=True, ids=images, scope="session"
-            )
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what the summary says of kept failures."""
+        if (note := vars(report).get(NOTE_KEY)) is not None:
+            _register_late(self._config)
+            self._config.stash[SESSION].summary.note(note)
 
 
 class _Worker:
-    """What a worker of xdist does for its controller."""
+    """What only a worker of xdist does, for its controller."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:

@@ -36,7 +36,7 @@ class Session:
         self,
         settings: Settings,
         *,
-        config: Any,  # Any: a pytest.Config; pytest is imported by the plugin and the fixtures only
+        config: Any,  # Any: a pytest.Config; pytest is imported by plugin, fixtures and hooks only
         warn: Callable[[str], None],
         begin_use: Callable[[], None],
     ) -> None:

@@ -68,6 +68,61 @@ def test_images_are_distributed(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=4)
 
 
+def test_values_of_a_conftest_come_before_the_images(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        def pytest_generate_tests(metafunc):
+            metafunc.parametrize("value", ["x"])
+        """
+    )
+    pytester.makepyfile("def test_it(container, value): pass")
+
+    result = pytester.runpytest_subprocess(
+        "--co", "-q", "--rootfs-image=minimal", "--rootfs-image=scratch"
+    )
+
+    assert [line.partition("::")[2] for line in result.outlines[:2]] == [
+        "test_it[x-minimal]",
+        "test_it[x-scratch]",
+    ]
+
+
+def test_failure_that_a_fork_kept_is_told(pytester: pytest.Pytester, failures: Failures) -> None:
+    pytester.makeconftest(
+        """
+        import json, os
+        import pytest
+        from _pytest.runner import runtestprotocol
+
+        @pytest.fixture
+        def rootfs_image():
+            return "minimal"
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_protocol(item, nextitem):
+            hook, config = item.config.hook, item.config
+            if os.fork() == 0:
+                reports = runtestprotocol(item, log=False, nextitem=nextitem)
+                with open("reports", "w") as file:
+                    json.dump([
+                        hook.pytest_report_to_serializable(config=config, report=report)
+                        for report in reports
+                    ], file)
+                os._exit(0)
+            os.wait()
+            for data in json.load(open("reports")):
+                report = hook.pytest_report_from_serializable(config=config, data=data)
+                hook.pytest_runtest_logreport(report=report)
+            return True
+        """
+    )
+    pytester.makepyfile("def test_it(container): assert False")
+
+    result = pytester.runpytest_subprocess()
+
+    assert len(failures(result)) == 1
+
+
 def test_each_attempt_is_kept(pytester: pytest.Pytester, failures: Failures) -> None:
     pytest.importorskip("pytest_rerunfailures")
     pytester.makepyfile(

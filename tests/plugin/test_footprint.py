@@ -130,6 +130,28 @@ def test_finder_of_modules_leaves_at_the_end(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["in use 1", "finders 0"])
 
 
+def test_finder_of_modules_passes_over_old_finders(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import sys
+        from types import SimpleNamespace
+
+        sys.meta_path.append(SimpleNamespace(find_module=lambda name, path=None: None))
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_it():
+            with pytest.raises(ModuleNotFoundError):
+                import pytest_rootfs.nothing
+        """
+    )
+
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
 def test_check_of_marks_imports_only_what_checks(pytester: pytest.Pytester) -> None:
     assert ours(modules_of(pytester, MARKED_ONLY, "-q")) - MARKED == set()
 
