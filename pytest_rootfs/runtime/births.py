@@ -252,6 +252,7 @@ class Births:
             self._discard(ahead)
         self._ahead.clear()
         self._spare.give_up()
+        self._trees.forget_init_layers()
         while self.remains.do_one():
             pass
 

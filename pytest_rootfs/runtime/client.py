@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from collections.abc import Mapping, Sequence
 
 from pytest_rootfs.kernel.sockets import Socket
@@ -75,7 +77,8 @@ class Peer:
             raise PeerGone(str(error)) from None
         except OSError as error:
             ours.close()
-            if self._socket.fileno() < 0:
+            # EBADF, ENOTSOCK: somebody has closed it by its number
+            if self._socket.fileno() < 0 or error.errno in (errno.EBADF, errno.ENOTSOCK):
                 raise PeerGone("its socket is closed") from None
             raise OSError(error.errno, error.strerror, f"send {message.get('op')}") from None
         finally:
@@ -97,5 +100,12 @@ class Peer:
             conversation.close()
 
     def close(self) -> None:
-        """End the process on the other side; idempotent."""
-        self._socket.close()
+        """End the process on the other side, if nobody else has its socket; idempotent."""
+        with contextlib.suppress(OSError):  # a test has closed it, by its number
+            self._socket.close()
+
+    def end(self) -> None:
+        """End the process on the other side, whoever has inherited its socket; idempotent."""
+        with contextlib.suppress(PeerGone, OSError):  # then it has ended, or hears of it by `close`
+            self.ask(protocol.END).close()
+        self.close()

@@ -96,6 +96,7 @@ class Init:
 
         After a fork, the first write to each page copies it. A first command writes to 150 pages
         and the next to 3; while nobody waits, one that cannot be started writes to them as well.
+        It enters no control group: what it takes is no figure of the container.
         """
         message = {
             "op": "spawn",
@@ -112,8 +113,9 @@ class Init:
             protocol.send(own, message, [far.fileno()])
             request, fds = protocol.receive(far)
             try:
-                commands.rehearse(request or message, self._group)
-                protocol.send(own, {"pid": 0, "marker": 0}, fds)
+                commands.rehearse(request or message, Entrances())
+                # not a socket: one that waits in its own queue is there until the kernel looks
+                protocol.send(own, {"pid": 0, "marker": 0}, commands.needed_fds())
                 self._reap()
                 self._report(far, 0, resource.getrusage(resource.RUSAGE_SELF))
             finally:

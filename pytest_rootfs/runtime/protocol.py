@@ -35,13 +35,15 @@ OVERFLOW = b"[]"
 READY = b'{"ready":true}'
 """What init sends when a container has started: as it is, for each new object costs a fork."""
 
+END = {"op": "end"}
+"""What pytest sends at its end: a fork of it may still have the socket, whose end is none then."""
+
 FRAME_BYTES = 16 * 1024 * 1024
 MAX_FDS = 250
 """SCM_MAX_FD is 253 (net/scm.h); 128 layers and the trees of a container fit."""
 
 _DESCRIPTOR_BYTES = sockets.CMSG_SPACE(MAX_FDS * 4)
 _RECEIVING = sockets.MSG_CMSG_CLOEXEC
-_CUT = sockets.MSG_TRUNC | sockets.MSG_CTRUNC
 _RIGHTS = sockets.SOL_SOCKET, sockets.SCM_RIGHTS
 
 # the two ends of a new conversation; the end that has come as a descriptor
@@ -76,8 +78,8 @@ def send(
 def receive(peer: Socket) -> tuple[Message | None, list[int]]:
     """Return the next frame and its descriptors; (None, []) at the end of file.
 
-    Raises OSError when the frame is malformed or longer than 16 MiB, TimeoutError when the
-    socket has a time-out and it passed.
+    Raises OSError when the frame is malformed or longer than 16 MiB, with EMFILE when there is no
+    room for its descriptors, and TimeoutError when the socket has a time-out and it passed.
     """
     data, ancillary, flags, _ = peer.recvmsg(INLINE_BYTES, _DESCRIPTOR_BYTES, _RECEIVING)
     received: list[int] = []
@@ -87,8 +89,11 @@ def receive(peer: Socket) -> tuple[Message | None, list[int]]:
     if not data:
         close_all(received)
         return None, []
+    if flags & sockets.MSG_CTRUNC:  # more than a frame may have, or than this process may (unix(7))
+        close_all(received)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "receive")
     try:
-        if flags & _CUT:
+        if flags & sockets.MSG_TRUNC:
             raise OSError("frame is longer than its bound")  # noqa: TRY301  closes what came
         if data == OVERFLOW and received:
             data = _read_overflow(received.pop())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pytest_rootfs.runtime import protocol
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +26,7 @@ class Remains:
 
     def let_go_later(self, container: Container) -> None:
         """Let the kernel undo a dead container's namespaces when nobody waits; it stays itself."""
-        namespace_fds = container.init.take_namespaces()
-        self._add(lambda: protocol.close_all(namespace_fds))
+        self._add(container.init.close)
 
     def abandon_later(self, birth: Birth) -> None:
         """Kill an init that is of no use when nobody waits."""

@@ -179,13 +179,17 @@ class RootTrees:
         """Return the init layer of a plan: the same for all its containers, read-only."""
         key = content["key"]
         if key not in self._init_layers:
-            while len(self._init_layers) >= KEPT_INIT_LAYERS:
-                for fd in self._init_layers.pop(next(iter(self._init_layers))):
-                    os.close(fd)
+            self.forget_init_layers(KEPT_INIT_LAYERS - 1)
             self._init_layers[key] = init_layer.build(content, layer_fds)
             if not self._takes_detached:
                 mounts.keep_attached(self._init_layers[key][0], self._place)
         return self._init_layers[key][1]
+
+    def forget_init_layers(self, kept: int = 0) -> None:
+        """Give up the oldest: each takes two descriptors, and is built again when it is needed."""
+        while len(self._init_layers) > kept:
+            for fd in self._init_layers.pop(next(iter(self._init_layers))):
+                os.close(fd)
 
 
 def _takes_detached() -> bool:

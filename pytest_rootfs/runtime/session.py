@@ -8,6 +8,7 @@ pytest alone, which then ends everything in order.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_rootfs import errors
-from pytest_rootfs.errors import HostUnsupported, RootfsError
+from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
 from pytest_rootfs.kernel import cgroups
 from pytest_rootfs.runtime import host_reasons, ids, protocol, starts, subordinate_ids
 from pytest_rootfs.runtime.client import Conversation, Peer, PeerGone, StepFailed
@@ -28,6 +29,14 @@ JOB_TIMEOUT_S = 600.0
 ENDING_S = 15.0
 ID_TIMEOUT_S = 5.0
 ANSWER_S = 5.0
+
+SHORTAGES = {
+    errno.EMFILE: "raise `ulimit -n`",
+    errno.ENFILE: "raise the sysctl fs.file-max, or close what other programs have open",
+    errno.EAGAIN: "raise `ulimit -u`, or end other processes of this user",
+    errno.ENOMEM: "`free` tells what takes the memory of this host",
+}
+"""What may be different in a moment, and the way out: no property of the host."""
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, {package!r}); "
@@ -60,6 +69,7 @@ class Session:
         self.ids = own_ids
         self._makes_ahead = makes_ahead
         self._plans: set[str] = set()
+        self._owner_pid = os.getpid()
         own_warden, far_warden = protocol.pair()
         own_spawner, far_spawner = protocol.pair()
         with far_warden, far_spawner:
@@ -163,11 +173,13 @@ class Session:
             if ended is None:
                 raise
             raise starts.InitEnded(ended) from error
-        except BaseException:
+        except BaseException as error:
             _await_id(conversation, answers, fds)
             protocol.close_all(fds)
             if "id" in answers:
                 self.spawner.ask(_disposal(message["op"], answers["id"])).close()
+            if isinstance(error, OSError) and error.errno == errno.EMFILE:
+                raise starts.unheard() from error
             raise
         finally:
             conversation.close()
@@ -224,8 +236,11 @@ class Session:
 
     def close(self) -> None:
         """End every process and remove the cgroups; returns when they are gone. Idempotent."""
-        self.spawner.close()
-        self._warden.close()
+        for peer in (self.spawner, self._warden):
+            if os.getpid() == self._owner_pid:
+                peer.end()
+            else:  # a fork has inherited the session, and does not end it
+                peer.close()
         try:
             self._process.wait(ENDING_S)
         except subprocess.TimeoutExpired:
@@ -266,8 +281,11 @@ class Session:
             raise RuntimeError("the spawner ended at its start; please report this") from error
 
 
-def _no_session(error: StepFailed) -> HostUnsupported:
-    return HostUnsupported(f"containers cannot be started here: {error}")
+def _no_session(error: StepFailed) -> RootfsError:
+    what = f"containers cannot be started here: {error}"
+    if error.errno in SHORTAGES:
+        return ContainerError(what, hint=SHORTAGES[error.errno])
+    return HostUnsupported(what)
 
 
 def _disposal(op: str, container_id: str) -> dict[str, Any]:  # Any: JSON

@@ -177,12 +177,13 @@ class Spawner:
             container.end()
 
     def _receive_call(self, poller: select.poll) -> tuple[Message | None, list[int]]:
-        """Return the next call that comes through, none when pytest is gone."""
+        """Return the next call that comes through, none when pytest is gone or wants no more."""
         while True:
             self._use_time(poller)
             self._await_call()
             try:
-                return protocol.receive(self._control)
+                message, fds = protocol.receive(self._control)
+                return (message, fds) if message != protocol.END else (None, fds)
             except ConnectionError:
                 return None, []
             except OSError:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pytest_rootfs.runtime.protocol import Message
 
 SPAWNER_GRACE_S = 10.0
+DESERTED_GRACE_S = 0.2
+"""For a spawner that hears of no end, as its socket lives on in a fork of pytest."""
+
 REMOVALS = 15
 JOB_CODECS = ("ascii", "latin-1", "utf-8")
 
@@ -45,6 +48,9 @@ class Warden:
     def __init__(self, control: Socket) -> None:
         self._control = control
         self._parent: cgroups.Parent | None = None
+        self._pytest_pidfd = _parent_pidfd()
+        self._is_deserted = False
+        """Whether pytest has died, and a fork of it has its sockets, which do not end then."""
         self._spawner_pid = 0
         self._spawner_pidfd = -1
         self._userns_fd = -1
@@ -59,6 +65,8 @@ class Warden:
     def serve(self) -> None:
         """Answer calls until pytest or the spawner is gone, then clean up."""
         self._poller.register(self._control, select.POLLIN)
+        if self._pytest_pidfd >= 0:
+            self._poller.register(self._pytest_pidfd, select.POLLIN)
         try:
             while self._serve_one():
                 pass
@@ -72,8 +80,11 @@ class Warden:
             if fd in self._jobs:
                 self._reap_job(fd)
                 continue
+            if fd == self._pytest_pidfd:
+                self._is_deserted = True
+                return False
             message, fds = protocol.receive(self._control)
-            if message is None:
+            if message is None or message == protocol.END:
                 return False
             reply = protocol.end_of(fds[0])
             try:
@@ -135,6 +146,8 @@ class Warden:
         if self._spawner_pid == 0:
             try:
                 self._control.close()
+                if self._pytest_pidfd >= 0:
+                    os.close(self._pytest_pidfd)
                 os.close(unshared_r)
                 os.close(mapped_w)
                 if os.getppid() != warden_pid:
@@ -274,7 +287,8 @@ class Warden:
         if self._spawner_pid:
             ended = select.poll()
             ended.register(self._spawner_pidfd, select.POLLIN)
-            if not ended.poll(SPAWNER_GRACE_S * 1000):
+            grace_s = DESERTED_GRACE_S if self._is_deserted else SPAWNER_GRACE_S
+            if not ended.poll(grace_s * 1000):
                 os.kill(self._spawner_pid, signals.SIGKILL)
             os.waitpid(self._spawner_pid, 0)
         if self._parent is not None:
@@ -282,6 +296,19 @@ class Warden:
             for _ in range(REMOVALS):
                 if self._parent.remove():
                     break
+
+
+def _parent_pidfd() -> int:
+    """Return a descriptor of the process that has started this one, -1 where there is none."""
+    parent = os.getppid()
+    try:
+        pidfd = os.pidfd_open(parent)
+    except (OSError, AttributeError):  # AttributeError: an interpreter built for older kernels
+        return -1  # it is gone, or a filter denies the call: the end of its socket must do
+    if os.getppid() != parent:
+        os.close(pidfd)
+        return -1
+    return pidfd
 
 
 def _run_helper(argv: list[str]) -> None:

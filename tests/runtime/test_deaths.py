@@ -10,11 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 import pytest
+from leftovers import GONE_S, left_of, session_groups
 from polling import becomes_true, wait_until
 from process_table import descendants_of, is_alive, only_child_of
 
@@ -45,8 +44,6 @@ warden = engine.session._process.pid
 print(json.dumps({"warden": warden, "inits": [each.pid for each in containers]}), flush=True)
 time.sleep(300)
 """
-GONE_S = 5.0
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 @pytest.fixture
@@ -79,21 +76,6 @@ def described(process: subprocess.Popen[str]) -> dict[str, Any]:
     return facts
 
 
-def session_groups(warden: int) -> list[Path]:
-    walked = (Path(folder, name) for folder, names, _ in os.walk(CGROUPS) for name in names)
-    return [path for path in walked if fnmatch(path.name, f"pytest-rootfs-*-{warden}-*")]
-
-
-def left_of(facts: dict[str, Any]) -> list[object]:
-    """Return the processes and control groups that are left, once all had time to go."""
-
-    def look() -> list[object]:
-        return [*filter(is_alive, facts["tree"]), *session_groups(facts["warden"])]
-
-    becomes_true(lambda: not look(), GONE_S)
-    return look()
-
-
 def kill_spawner(engine: Engine) -> Container:
     """Return a container whose spawner was killed, and which is gone."""
     container = engine.start("minimal")
@@ -114,7 +96,7 @@ def test_ended_pytest_leaves_nothing(
     process.wait()
 
     assert len(facts["tree"]) >= 6  # warden, spawner, two inits, two sleeps
-    assert left_of(facts) == []
+    assert left_of(facts["warden"], facts["tree"]) == []
 
 
 @pytest.mark.slow
@@ -123,7 +105,7 @@ def test_killed_spawner_leaves_nothing(session: Callable[[], subprocess.Popen[st
 
     os.kill(facts["spawner"], signal.SIGKILL)
 
-    assert left_of(facts) == []
+    assert left_of(facts["warden"], facts["tree"]) == []
 
 
 @pytest.mark.slow
