@@ -171,12 +171,13 @@ class Life:
                 raise self.died()
             old = self.agent
             old.was_replaced = True  # before anybody can see that its processes are dead
-            self.state, self.is_frozen, self._death = "dead", False, None
+            name = self.container.name
+            self.state, self.is_frozen = "dead", False
+            self._death = ContainerDied(f"container {name} is being restarted by another thread")
             try:
                 created = restart()
             except BaseException as error:
                 self.home.kill(self.container, release=False)
-                name = self.container.name
                 self._death = ContainerDied(
                     f"container {name} is dead since its restart failed", detail=str(error)
                 )
@@ -184,7 +185,7 @@ class Life:
             finally:
                 old.close()
             self.agent = self._agent_of(created.peer)
-            self.state = "alive"
+            self.state, self._death = "alive", None
             return created.pid
 
     def close(self, *, retain: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from polling import wait_until
 
 from pytest_rootfs.engine import Engine
 from pytest_rootfs.errors import CommandFailed, ContainerDied, ContainerError
+from pytest_rootfs.runtime.client import Conversation
 from pytest_rootfs.runtime.container import Container
+from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.spawner import KEPT_PLANS
 
 if TYPE_CHECKING:
@@ -257,3 +260,23 @@ def test_deletions_in_the_host_image_stay(start: Start) -> None:
     assert not container.path(deleted).exists()
     assert container.path("/etc/new").exists()
     container.path(deleted).mkdir()
+
+
+def test_command_during_a_restart_is_told_why(
+    container: Container, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawner, told = engine.session.spawner, []
+    ask = spawner.ask
+
+    def meanwhile(message: Message, *fds: Sequence[int]) -> Conversation:
+        if message["op"] == "restart":
+            with pytest.raises(ContainerDied) as caught:
+                container.run(["true"])
+            told.append(caught.value.what)
+        return ask(message, *fds)
+
+    monkeypatch.setattr(spawner, "ask", meanwhile)
+    container.restart()
+
+    assert told == [f"container {container.name} is being restarted by another thread"]
+    assert container.run(["echo", "alive"]).stdout == "alive\n"
