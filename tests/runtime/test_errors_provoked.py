@@ -135,6 +135,11 @@ class Stage:
         container.close()
         found.match_golden("x")
 
+    def restart_meanwhile(self) -> object:
+        """Run a command in a container that is being restarted."""
+        container = self.start()
+        return container._life.begin_anew(lambda: container.run(["true"]))
+
     def restart_badly(self) -> object:
         """Run a command in a container whose restart has failed, as its source was replaced."""
         source = Path(tempfile.mkdtemp())
@@ -214,6 +219,7 @@ PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
     "closed": lambda stage: stage.closed().run(["true"]),
     "given up": lambda stage: stage.closed().changes(),
     "killed by the test": lambda stage: stage.killed().run(["true"]),
+    "being restarted": Stage.restart_meanwhile,
     "lost": Stage.lost,
     "foreign snapshot": Stage.reset_to_foreign,
     "lost snapshot": Stage.reset_to_lost,
