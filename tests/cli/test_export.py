@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from features import needs
 from keeping import forget, keep
+from polling import wait_until
 
 from pytest_rootfs import Failure, Image
 
@@ -38,14 +39,18 @@ def podman(tmp_path: Path) -> Iterator[Callable[..., str]]:
     storage = ["--root", f"{short}/root", "--runroot", f"{short}/run", "--tmpdir", f"{short}/tmp"]
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)}
 
-    def call_podman(*words: str) -> str:
+    def run_podman(*words: str) -> subprocess.CompletedProcess[str]:
         command = ["podman", *storage, "--storage-driver", "vfs", *words]
-        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+    def call_podman(*words: str) -> str:
+        done = run_podman(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     yield call_podman
-    call_podman("system", "reset", "--force")
+    # it may find a folder "not empty" in which podman itself still writes: then once more
+    wait_until(lambda: run_podman("system", "reset", "--force").returncode == 0)
     shutil.rmtree(short)
 
 
