@@ -246,15 +246,13 @@ class Engine:
             store=self.store, session=session, plan=plan, added=extra_layers, services=services
         )
         container = Container(
-            container_id=created.container_id,
+            created,
             name=name or f"rootfs-{created.container_id}",
             image=image if image is not None else Image(built.name),
             built=built,
             hostname=_hostname(name, options),
-            pid=created.pid,
             options=options,
             defaults=defaults,
-            peer=created.peer,
             home=home,
         )
         self.containers.append(container)

@@ -154,19 +154,15 @@ class ContainerHome:
             self._services.tag(digest, tag)
         return Image(digest, title=tag or short_digest(digest))
 
-    def kill(self, container: Container, *, release: bool) -> None:
+    def kill(self, container: Container) -> None:
         """Kill every process; returns when the pid namespace is gone."""
-        try:
-            self._call(container, "kill", release=release)
-        except ContainerDied:
-            pass  # the spawner is gone, and so is every container
-        if release:
-            self._services.forget(container)
+        with contextlib.suppress(ContainerDied):  # the spawner is gone, and so is every container
+            self._call(container, "kill")
 
     def release(self, container: Container) -> None:
         """Give up the rw layer; does not wait, as nothing of the container runs any more."""
         try:
-            self._session.spawner.ask({"op": "release", "id": container.id}).close()
+            self._session.spawner.tell({"op": "release", "id": container.id})
         except PeerGone:
             pass  # as above
         self._services.forget(container)

@@ -191,7 +191,7 @@ class Session:
             return
         hears = self._hears("pytest_rootfs_container_stopped")
         stats = _last_stats(container) if hears else None
-        container.close()
+        container.end()
         self._tell_stopped(container, stats)
 
     def begin(self, item: Item) -> None:

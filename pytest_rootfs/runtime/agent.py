@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import signal
+import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime import protocol
-from pytest_rootfs.runtime.client import CALL_TIMEOUT_S, Peer, PeerGone, StepFailed
+from pytest_rootfs.runtime.client import CALL_TIMEOUT_S, PeerGone, StepFailed
 from pytest_rootfs.runtime.gaps import Gap
 from pytest_rootfs.runtime.launch import Call
 from pytest_rootfs.runtime.process import Process
@@ -14,6 +20,12 @@ from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.records import CommandRecord
 from pytest_rootfs.runtime.refusals import refused
 from pytest_rootfs.runtime.terms import Terms
+
+if TYPE_CHECKING:
+    from pytest_rootfs.runtime.session import Created
+
+REAPING_PAUSES_S = (*[0] * 100, *[0.0005] * 2000)
+"""Between looks for a zombie: what has woken this process has woken the spawner as well."""
 
 
 class Agent:
@@ -25,13 +37,14 @@ class Agent:
 
     def __init__(
         self,
-        peer: Peer,
+        created: Created,
         *,
         died: Callable[[], ContainerDied],
         why_failed: Callable[[int], str],
         id_gap: Gap,
     ) -> None:
-        self._peer = peer
+        self._peer = created.peer
+        self._pidfd = created.pidfd
         self.died = died
         self.why_failed = why_failed
         self.id_gap = id_gap
@@ -72,12 +85,13 @@ class Agent:
             raise self.died() from error
         try:
             started, given = conversation.receive(CALL_TIMEOUT_S)
-        except StepFailed as error:
-            conversation.close()
-            raise refused(error, call, self.id_gap) from None
-        except (PeerGone, TimeoutError) as error:
-            conversation.close()
-            raise self.died() from error
+        except BaseException as error:
+            conversation.close()  # a command that is told of afterwards is killed
+            if isinstance(error, StepFailed):
+                raise refused(error, call, self.id_gap) from None
+            if isinstance(error, (PeerGone, TimeoutError)):
+                raise self.died() from error
+            raise
         return Process(
             call.command,
             started,
@@ -90,6 +104,29 @@ class Agent:
             is_tty=call.tty,
         )
 
-    def close(self) -> None:
-        """Close the socket: the init ends, and everything in the container with it."""
+    def kill(self) -> bool:
+        """Kill init, and with it everything in the container; tell whether all are dead.
+
+        To ask the spawner for it, and to wait for its word, would take twice the time.
+        """
+        with contextlib.suppress(OSError):  # it has died, or its socket's end tells it to
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._peer.close()
+        dead = select.poll()
+        dead.register(self._pidfd, select.POLLIN)
+        return bool(dead.poll(CALL_TIMEOUT_S * 1000))
+
+    def await_reaping(self) -> None:
+        """Wait until the spawner has reaped a dead init, which is a zombie until then."""
+        with contextlib.suppress(OSError):  # ESRCH: it is gone
+            for pause_s in REAPING_PAUSES_S:
+                signal.pidfd_send_signal(self._pidfd, 0)
+                time.sleep(pause_s)
+
+    def close(self) -> None:
+        """Close what is kept of init, which ends if it has not. Idempotent."""
+        self._peer.close()
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0:
+            with contextlib.suppress(OSError):  # a test has closed it, by its number
+                os.close(pidfd)

@@ -71,19 +71,27 @@ class Peer:
         """Start a conversation; raises PeerGone."""
         ours, theirs = protocol.pair()
         try:
-            protocol.send(self._socket, message, [theirs.fileno(), *fds], encoded=encoded)
-        except ConnectionError as error:
+            self.tell(message, [theirs.fileno(), *fds], encoded=encoded)
+        except BaseException:
             ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Conversation(ours)
+
+    def tell(
+        self, message: Mapping[str, object], fds: Sequence[int] = (), *, encoded: str = ""
+    ) -> None:
+        """Say what needs no answer; raises PeerGone."""
+        try:
+            protocol.send(self._socket, message, fds, encoded=encoded)
+        except ConnectionError as error:
             raise PeerGone(str(error)) from None
         except OSError as error:
-            ours.close()
             # EBADF, ENOTSOCK: somebody has closed it by its number
             if self._socket.fileno() < 0 or error.errno in (errno.EBADF, errno.ENOTSOCK):
                 raise PeerGone("its socket is closed") from None
             raise OSError(error.errno, error.strerror, f"send {message.get('op')}") from None
-        finally:
-            theirs.close()
-        return Conversation(ours)
 
     def call(
         self,
@@ -107,5 +115,5 @@ class Peer:
     def end(self) -> None:
         """End the process on the other side, whoever has inherited its socket; idempotent."""
         with contextlib.suppress(PeerGone, OSError):  # then it has ended, or hears of it by `close`
-            self.ask(protocol.END).close()
+            self.tell(protocol.END)
         self.close()

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 DEFAULTED = [signals.SIGPIPE, signals.SIGXFSZ]
 """Signals that the interpreter ignores and that every program expects not to be."""
 
+_RESET = signals.valid_signals() - {signals.SIGKILL, signals.SIGSTOP}
+"""All that can be: of each other one, posix_spawn(3) asks first what it does."""
+
 NOFILE_SOFT = 1024
 # asm-generic/ioctls.h
 TIOCSCTTY = 0x540E
@@ -267,7 +270,7 @@ def _spawn_fast(
                 file_actions=actions,
                 setsid=True,
                 setsigmask=(),
-                setsigdef=DEFAULTED,
+                setsigdef=_RESET,
                 **attributes,
             )
     except OSError as error:

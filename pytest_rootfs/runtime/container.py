@@ -9,13 +9,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from subprocess import PIPE
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_rootfs import settings
 from pytest_rootfs.changeset import Changes
 from pytest_rootfs.errors import CommandTimeout, ContainerError
 from pytest_rootfs.runtime import branches, comparing, copying, launch, readiness, runs, waits
-from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.endings import Command, CompletedProcess
 from pytest_rootfs.runtime.evidence import Evidence, gather, processes
 from pytest_rootfs.runtime.home import Home
@@ -32,6 +31,9 @@ from pytest_rootfs.runtime.terms import Terms, encoded, parse_timeout
 from pytest_rootfs.runtime.waits import Pattern
 from pytest_rootfs.snapshots import Snapshot
 
+if TYPE_CHECKING:
+    from pytest_rootfs.runtime.session import Created
+
 KEPT_COMMANDS = 50
 
 
@@ -40,25 +42,23 @@ class Container:
 
     def __init__(
         self,
+        created: Created,
         *,
-        container_id: str,
         name: str,
         image: Any,  # Any: an Image, which the runtime does not know
         built: Any,  # Any: a BuiltImage, likewise
         hostname: str,
-        pid: int,
         options: ContainerOptions,
         defaults: Defaults,
-        peer: Peer,
         home: Home,
     ) -> None:
         """Use `container_factory`, or the engine, instead."""
-        self.id = container_id
+        self.id = created.container_id
         self.name = name
         self.image = image
         self.built = built
         self.hostname = hostname
-        self.pid = pid
+        self.pid = created.pid
         self.options = options
         self.defaults = defaults
         self.retain = False
@@ -73,7 +73,7 @@ class Container:
         self._watch = LimitWatch(self._limits, lambda: full_spaces(self._life.agent, options))
         self._life = Life(
             self,
-            peer,
+            created,
             home,
             watch=self._watch,
             commands=self._commands,
@@ -325,7 +325,12 @@ class Container:
     def close(self) -> None:
         """End the container; returns when nothing of it is left. Idempotent."""
         self._newest = None
-        self._life.close(retain=self.retain)
+        self._life.close(retain=self.retain, is_awaited=True)
+
+    def end(self) -> None:
+        """Do what `close` does, but for the wait until no zombie is left of its first process."""
+        self._newest = None
+        self._life.close(retain=self.retain, is_awaited=False)
 
     def release(self) -> None:
         """Give up the rw layer of a closed container that was retained. Idempotent."""

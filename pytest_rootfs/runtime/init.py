@@ -164,7 +164,10 @@ class Init:
             pass  # whoever asked has gone
 
     def _spawn(self, message: Message, fds: list[int], reply: Socket) -> None:
-        """Start a command; its end is reported on the same conversation."""
+        """Start a command; its end is reported on the same conversation.
+
+        One that nobody hears of, as who asked was interrupted, is killed.
+        """
         if self._stopped is not None:
             error = OSError(errno.EBUSY, "every process of the container stands still")
             raise commands.SpawnError(error, "frozen")
@@ -172,6 +175,9 @@ class Init:
         self._running[pid] = reply, marker
         try:
             protocol.send(reply, {"pid": pid, "marker": marker}, given)
+        except OSError:
+            self._kill_one(pid, marker)
+            raise
         finally:
             protocol.close_all(given)
 
@@ -207,11 +213,14 @@ class Init:
 
     def _kill_tree(self, message: Message, _fds: list[int], reply: Socket) -> None:
         """Kill a command and everything it started, daemons too; answers when all are dead."""
-        if message["pid"] in self._running:
-            os.kill(message["pid"], signals.SIGKILL)
-        processes.kill_marked(message["marker"])
+        self._kill_one(message["pid"], message["marker"])
         self._reap()
         protocol.send(reply, {})
+
+    def _kill_one(self, pid: int, marker: int) -> None:
+        if pid in self._running:
+            os.kill(pid, signals.SIGKILL)
+        processes.kill_marked(marker)
 
     def _processes(self, _message: Message, _fds: list[int], reply: Socket) -> None:
         protocol.send(reply, {"processes": processes.listing()})

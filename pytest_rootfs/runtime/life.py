@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from pytest_rootfs.errors import ContainerDied, ContainerError, shown
 from pytest_rootfs.runtime import deaths
 from pytest_rootfs.runtime.agent import Agent
-from pytest_rootfs.runtime.client import Peer
 from pytest_rootfs.runtime.home import Home
 from pytest_rootfs.runtime.launch import Call
 from pytest_rootfs.runtime.limit_watch import Hits, LimitWatch
@@ -45,7 +44,7 @@ class Life:
     def __init__(
         self,
         container: Container,
-        peer: Peer,
+        created: Created,
         home: Home,
         *,
         watch: LimitWatch,
@@ -60,7 +59,7 @@ class Life:
         self.state: Literal["alive", "dead", "closed"] = "alive"
         self.is_frozen = False
         self._by_group = False
-        self.agent = self._agent_of(peer)
+        self.agent = self._agent_of(created)
         self._overhear = overhear
         self._watch = watch
         self._commands = commands
@@ -154,8 +153,7 @@ class Life:
         with self._changing:
             if self.state == "alive":
                 self.state, self.is_frozen = "dead", False
-                self.home.kill(self.container, release=False)
-                self.agent.close()
+                self._kill(is_awaited=True)
 
     def restart(self) -> int:
         """Kill every process and begin anew on the same files; return the pid of the new init."""
@@ -177,19 +175,22 @@ class Life:
             try:
                 created = restart()
             except BaseException as error:
-                self.home.kill(self.container, release=False)
+                self.home.kill(self.container)
                 self._death = ContainerDied(
                     f"container {name} is dead since its restart failed", detail=str(error)
                 )
                 raise
             finally:
                 old.close()
-            self.agent = self._agent_of(created.peer)
+            self.agent = self._agent_of(created)
             self.state, self._death = "alive", None
             return created.pid
 
-    def close(self, *, retain: bool) -> None:
-        """Kill every process, and give up the rw layer unless it is retained. Idempotent."""
+    def close(self, *, retain: bool, is_awaited: bool) -> None:
+        """Kill every process, and give up the rw layer unless it is retained. Idempotent.
+
+        `is_awaited` says that init is to be no zombie any more.
+        """
         with self._changing:
             if self.state == "closed":
                 return
@@ -199,9 +200,8 @@ class Life:
                 if os.getpid() != self._owner_pid:
                     return  # what follows closes the descriptors that this process has inherited
                 if was_alive:
-                    self.agent.close()  # init begins to die while the spawner is told to kill it
-                    self.home.kill(self.container, release=not retain)
-                elif not retain:
+                    self._kill(is_awaited=is_awaited)
+                if not retain:
                     self.home.release(self.container)
             finally:
                 self.agent.close()
@@ -259,8 +259,21 @@ class Life:
         except ContainerDied:
             return ""  # of the command's failure, its status is what there is to tell
 
-    def _agent_of(self, peer: Peer) -> Agent:
-        return Agent(peer, died=self.died, why_failed=self._why_failed, id_gap=self.id_gap)
+    def _kill(self, *, is_awaited: bool) -> None:
+        try:
+            if not self.agent.kill():
+                raise ContainerError(
+                    f"container {self.container.name} cannot be killed: a process in it ignores "
+                    "even SIGKILL",
+                    hint="a file system or a device that it waits for may be stuck",
+                )
+            if is_awaited:
+                self.agent.await_reaping()
+        finally:
+            self.agent.close()
+
+    def _agent_of(self, created: Created) -> Agent:
+        return Agent(created, died=self.died, why_failed=self._why_failed, id_gap=self.id_gap)
 
     def _stop(self) -> None:
         answer = self.agent.ask({"op": "stop", "stop": True})

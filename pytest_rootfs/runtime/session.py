@@ -50,6 +50,8 @@ class Created:
 
     container_id: str
     pid: int
+    pidfd: int
+    """Readable when init, and so everything in the container, is dead; pidfd_open(2)."""
     peer: Peer
 
 
@@ -134,7 +136,7 @@ class Session:
         message = {"op": "restart", "id": container_id, "plan": key, "is_emptied": is_emptied}
         created = self._begin_for_good(message, plan, tree_fds)
         if is_emptied:
-            self.spawner.ask({"op": "settle", "id": container_id, "is_ready": True}).close()
+            self.spawner.tell({"op": "settle", "id": container_id, "is_ready": True})
         return created
 
     def _begin_for_good(
@@ -177,20 +179,25 @@ class Session:
             _await_id(conversation, answers, fds)
             protocol.close_all(fds)
             if "id" in answers:
-                self.spawner.ask(_disposal(message["op"], answers["id"])).close()
+                self.spawner.tell(_disposal(message["op"], answers["id"]))
             if isinstance(error, OSError) and error.errno == errno.EMFILE:
                 raise starts.unheard() from error
             raise
         finally:
             conversation.close()
-        peer = Peer(protocol.end_of(fds[0]))
-        return Created(container_id=str(answers["id"]), pid=int(answers["pid"]), peer=peer)
+        socket_fd, pidfd = fds
+        return Created(
+            container_id=str(answers["id"]),
+            pid=int(answers["pid"]),
+            pidfd=pidfd,
+            peer=Peer(protocol.end_of(socket_fd)),
+        )
 
     def _give_up(self, container_id: str, op: str) -> int:
         """Dispose of a container that did not start; return the wait status of its init."""
         message = {"op": "status", "id": container_id, "wait_s": 1}
         status: int | None = self.spawner.call(message)[0]["status"]
-        self.spawner.call(_disposal(op, container_id))
+        self.spawner.tell(_disposal(op, container_id))
         return signal.SIGKILL if status is None else status
 
     def tree(self, path: str, *, readonly: bool, recursive: bool = True) -> int:

@@ -149,21 +149,21 @@ class Spawner:
             "plan": self._keep_plan,
             "create": self._create,
             "restart": self._restart,
-            "settle": self._settle,
             "kill": self._kill,
-            "release": self._release,
             "status": self._status,
             "upper": self._send_upper,
             "limit": self._limit,
             "freeze": self._freeze,
             "tree": self._tree,
         }
-        poller = select.poll()
-        poller.register(self._control, select.POLLIN)
+        told = {"settle": self._settle, "release": self._release}
         while True:
-            message, fds = self._receive_call(poller)
+            message, fds = self._receive_call()
             if message is None:
                 break
+            if not fds:
+                told[message["op"]](message)
+                continue
             reply = protocol.end_of(fds[0])
             try:
                 calls[message["op"]](message, fds[1:], reply)
@@ -176,11 +176,12 @@ class Spawner:
         for container in self._containers.values():
             container.end()
 
-    def _receive_call(self, poller: select.poll) -> tuple[Message | None, list[int]]:
+    def _receive_call(self) -> tuple[Message | None, list[int]]:
         """Return the next call that comes through, none when pytest is gone or wants no more."""
         while True:
-            self._use_time(poller)
-            self._await_call()
+            self._use_time()
+            if not self._await_call():
+                continue
             try:
                 message, fds = protocol.receive(self._control)
                 return (message, fds) if message != protocol.END else (None, fds)
@@ -199,15 +200,13 @@ class Spawner:
         except OSError:
             pass  # those that live need them all
 
-    def _await_call(self) -> None:
-        """Wait for a call; let go meanwhile of containers whose process 1 ends by itself."""
-        while True:
-            ready = [fd for fd, _ in self._watcher.poll()]
-            for fd in ready:
-                if fd in self._watched:
-                    self._let_go(fd)
-            if self._control.fileno() in ready:
-                return
+    def _await_call(self) -> bool:
+        """Wait for a call, or the end of a container's process 1; tell whether there is a call."""
+        ready = [fd for fd, _ in self._watcher.poll()]
+        for fd in ready:
+            if fd in self._watched:
+                self._let_go(fd)
+        return self._control.fileno() in ready
 
     def _let_go(self, pidfd: int) -> None:
         container, birth = self._watched.pop(pidfd)
@@ -216,8 +215,6 @@ class Spawner:
             return
         container.end()
         self._births.remains.let_go_later(container)
-        while self._births.remains.do_one():
-            pass
 
     def _watch(self, container: Container) -> None:
         pidfd = container.init.pidfd
@@ -228,16 +225,16 @@ class Spawner:
         if self._watched.pop(container.init.pidfd, None) is not None:
             self._watcher.unregister(container.init.pidfd)
 
-    def _use_time(self, poller: select.poll) -> None:
-        """Do what nobody waits for, until a call comes or nothing is left."""
+    def _use_time(self) -> None:
+        """Do what nobody waits for, until something happens or nothing is left."""
         os.sched_yield()  # the last answer may have woken pytest on this very processor
-        while not poller.poll(0) and self._make_ahead():
+        while not self._watcher.poll(0) and self._make_ahead():
             pass
-        if poller.poll(QUIET_MS):
+        if self._watcher.poll(QUIET_MS):
             return
         if self._has_free_core:
             self._births.make_spare()
-        while not poller.poll(0) and self._births.remains.do_one():
+        while not self._watcher.poll(0) and self._births.remains.do_one():
             pass
 
     def _make_ahead(self) -> bool:
@@ -295,37 +292,36 @@ class Spawner:
         self._watch(container)
         _hand_over(container, reply, {})
 
-    def _settle(self, message: Message, _fds: list[int], reply: Socket) -> None:
+    def _settle(self, message: Message) -> None:
         """End what a restart has begun: its init is ready; or it has failed, and is killed."""
-        container = self._find(message)
+        container = self._containers.get(message["id"])
+        if container is None:
+            return
         if not message["is_ready"]:
             container.end()
-        container.settle(is_ready=message["is_ready"])
-        protocol.send(reply, {})
+        try:
+            container.settle(is_ready=message["is_ready"])
+        except OSError:
+            pass  # what was given up stays until the session ends; nobody waits
 
     def _kill(self, message: Message, _fds: list[int], reply: Socket) -> None:
-        """Kill every process of a container; its rw layer stays until it is released.
-
-        Whoever asked goes on when all are dead. What they leave, folders of cgroups and memory, is
-        removed when nobody waits.
-        """
+        """Kill every process of a container; its rw layer stays until it is released."""
         container = self._find(message)
         self._unwatch(container)
         container.end()
         protocol.send(reply, {})
-        if message["release"]:
-            self._births.remains.dispose_later(self._containers.pop(message["id"]))
-        else:
-            self._births.remains.let_go_later(container)
+        self._births.remains.let_go_later(container)
 
-    def _release(self, message: Message, _fds: list[int], reply: Socket) -> None:
-        """Give up the rw layer of a container, which dies if it still lives."""
+    def _release(self, message: Message) -> None:
+        """Give up the rw layer of a container, which dies if it still lives.
+
+        What is left of it, folders of cgroups and memory, is removed when nobody waits.
+        """
         container = self._containers.pop(message["id"], None)
         if container is not None:
             self._unwatch(container)
             container.end()
             self._births.remains.dispose_later(container)
-        protocol.send(reply, {})
 
     def _status(self, message: Message, _fds: list[int], reply: Socket) -> None:
         container = self._find(message)
@@ -378,7 +374,7 @@ class Spawner:
 
 
 def _hand_over(container: Container, reply: Socket, more: Message) -> None:
-    """Give pytest the socket of a container's init."""
+    """Give pytest the socket and the pidfd of a container's init."""
     answer = {"id": container.container_id, "pid": container.init.pid, **more}
-    protocol.send(reply, answer, [container.init.control.fileno()])
+    protocol.send(reply, answer, [container.init.control.fileno(), container.init.pidfd])
     container.init.control.close()
