@@ -18,6 +18,9 @@ from pytest_rootfs.options import OPTIONS, Settings, Sources
 from pytest_rootfs.session import Session
 
 SESSION = pytest.StashKey[Session]()
+_RUNS: list[pytest.Config] = []
+"""The runs of pytest in this process, the innermost last: `pytester` runs one in another."""
+
 DEFAULT_IMAGE_FIXTURE = "_rootfs_default_image"
 STORE_FIXTURES = {DEFAULT_IMAGE_FIXTURE, "image_builder"}
 NOTE_KEY = "rootfs_failure"  # as in `attempts`, which no suite without containers imports
@@ -73,12 +76,26 @@ def pytest_configure(config: pytest.Config) -> None:
         settings, config=config, warn=_warn, begin_use=lambda: _register_late(config)
     )
     config.add_cleanup(session.close)
+    enter(config)
     if _is_worker(config):
         config.pluginmanager.register(_Worker(), "rootfs.worker")
-        return
-    config.pluginmanager.register(_Notes(config), "rootfs.notes")
-    if _distributes(config):  # its workers have the containers
+    elif _distributes(config):  # its workers have the containers
         _register_late(config)
+
+
+def enter(config: pytest.Config) -> None:
+    """Note a run of pytest for `running`, until it ends."""
+    _RUNS.append(config)
+    config.add_cleanup(lambda: _RUNS.remove(config))
+
+
+def running() -> pytest.Config:
+    """Return the config of the run of pytest that is under way, for who is given none.
+
+    A fixture could ask for `request`, but each time pytest makes a new one, with the signature of
+    a new function: four a test were a fifth of what a container executes here.
+    """
+    return _RUNS[-1]
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -179,17 +196,12 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     return report.explain_changes(right, left)
 
 
-class _Notes:
-    """Hears of kept failures, whoever has kept them: this process, a fork or a worker of xdist."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect what the summary says of kept failures."""
-        if (note := vars(report).get(NOTE_KEY)) is not None:
-            _register_late(self._config)
-            self._config.stash[SESSION].summary.note(note)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Hear of a kept failure, whoever has kept it: this process, a fork or a worker of xdist."""
+    if (note := vars(report).get(NOTE_KEY)) is None or _is_worker(config := running()):
+        return
+    _register_late(config)
+    config.stash[SESSION].summary.note(note)
 
 
 class _Worker:

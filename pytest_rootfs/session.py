@@ -117,6 +117,11 @@ class Session:
             self._images[reference] = self.engine.resolve(reference)
         return self._images[reference]
 
+    def default_image(self) -> Image:
+        """Return the image of `--rootfs-image`; of several, what the running test is given."""
+        given = getattr(getattr(self._item, "callspec", None), "params", {})
+        return self.resolve(given.get("_rootfs_default_image", self.settings.images[0]))
+
     def marked(self) -> dict[str, object]:
         """Return the keywords of the marks `container` that the running test has."""
         from pytest_rootfs import marks  # noqa: PLC0415  first container
@@ -316,27 +321,9 @@ class Session:
             sys.stderr.flush()
 
     def _ask_hook(self, reference: str) -> Image | None:
-        from pytest_rootfs.errors import ImageError, RootfsError  # noqa: PLC0415  rare: a hook
-        from pytest_rootfs.image import Image  # noqa: PLC0415  as above
+        from pytest_rootfs import late_hooks  # noqa: PLC0415  rare: somebody implements it
 
-        hook, what = self._config.hook.pytest_rootfs_resolve_image, f"the image {reference!r}"
-        try:
-            found = hook(config=self._config, reference=reference)
-        except RootfsError:
-            raise
-        except Exception as error:
-            raise ImageError(
-                f"the hook pytest_rootfs_resolve_image failed for {what}",
-                detail=f"{type(error).__name__}: {error}",
-            ) from error
-        if found is None or isinstance(found, Image):
-            return found
-        if isinstance(found, str):
-            return Image(found)
-        raise ImageError(
-            f"the hook pytest_rootfs_resolve_image returned {found!r} for {what}",
-            hint="return an Image, the name of one, or None",
-        )
+        return late_hooks.resolve_image(self._config, reference)
 
     def _note_use(self, container: Container, keep: Keep | None = None) -> None:
         if self._item is None:
