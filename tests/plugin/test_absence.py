@@ -91,3 +91,24 @@ def test_looking_at_tests_starts_nothing(pytester: pytest.Pytester, option: str)
 
     assert result.ret == pytest.ExitCode.OK
     assert not (pytester.path / "store").exists()
+
+
+@pytest.mark.parametrize("inner", [[], ["-p", "no:rootfs"]], ids=["with", "without"])
+def test_run_inside_a_run_is_one_of_its_own(pytester: pytest.Pytester, inner: list[str]) -> None:
+    pytester.makepyfile(
+        inner="def test_it(container): container.run('echo inner > /who')",
+        test_outer=f"""
+        import pytest
+
+        def test_it(container):
+            code = pytest.main([*{inner!r}, "-p", "no:cacheprovider", "inner.py"])
+            assert code == {int(bool(inner))}
+            assert not container.path("/who").exists()
+
+        def test_next(container): container.run("true")
+        """,
+    )
+
+    result = pytester.runpytest_subprocess("test_outer.py")
+
+    result.assert_outcomes(passed=2)

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from polling import wait_until
 
 from pytest_rootfs.errors import CommandTimeout, ContainerError
 from pytest_rootfs.runtime.container import Container
@@ -168,3 +169,17 @@ def test_time_of_centuries_is_no_limit(container: Container, timeout: float) -> 
     with container.popen(["true"]) as process:
         assert process.wait(timeout) == 0
     assert container.run(["true"], timeout=timeout).returncode == 0
+
+
+def test_command_that_nobody_hears_of_is_killed(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pytest_rootfs.runtime.client.Conversation.receive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            container.run(["sleep", "60"])
+
+    wait_until(lambda: container.processes() == [])
