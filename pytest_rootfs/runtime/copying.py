@@ -35,23 +35,30 @@ def copy_in(source: Path, target: ContainerPath, *, into: bool) -> None:
     if into or target.is_dir():
         target = target / (source.name or "root")
     target.parent.mkdir(parents=True, exist_ok=True)
-    _copy_in(source, target)
+    todo = [(source, target)]  # a tree may be deeper than Python recurses
+    folders: list[tuple[ContainerPath, int]] = []
+    while todo:
+        source, target = todo.pop()
+        mode = source.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            target.mkdir(exist_ok=True)
+            folders.append((target, mode))
+            entries = sorted(source.iterdir(), reverse=True)
+            todo += ((entry, target / entry.name) for entry in entries)
+        else:
+            _copy_one_in(source, target, mode)
+    for folder, mode in reversed(folders):
+        folder.chmod(stat.S_IMODE(mode))
 
 
-def _copy_in(source: Path, target: ContainerPath) -> None:
-    status = source.lstat()
-    if stat.S_ISLNK(status.st_mode):
+def _copy_one_in(source: Path, target: ContainerPath, mode: int) -> None:
+    if stat.S_ISLNK(mode):
         _make_room(target)
         target.symlink_to(os.readlink(source))
-    elif stat.S_ISDIR(status.st_mode):
-        target.mkdir(exist_ok=True)
-        for entry in sorted(source.iterdir()):
-            _copy_in(entry, target / entry.name)
-        target.chmod(stat.S_IMODE(status.st_mode))
-    elif stat.S_ISREG(status.st_mode):
+    elif stat.S_ISREG(mode):
         with source.open("rb") as reader, target.open("wb") as writer:
             shutil.copyfileobj(reader, writer, CHUNK_BYTES)
-        target.chmod(stat.S_IMODE(status.st_mode))
+        target.chmod(stat.S_IMODE(mode))
     else:
         raise OSError(errno.EINVAL, ONLY, str(source))
 
@@ -106,34 +113,35 @@ def copy_out(
     if leaves_out(source, mode):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    _copy_out(source, target, mode, leaves_out)
-
-
-def _copy_out(
-    source: ContainerPath,
-    target: Path,
-    mode: int,
-    leaves_out: Callable[[ContainerPath, int], bool],
-) -> None:
-    if stat.S_ISLNK(mode):
-        target.symlink_to(str(source.readlink()))
-    elif stat.S_ISDIR(mode):
+    todo = [(source, target, mode)]
+    folders: list[tuple[Path, int]] = []
+    while todo:
+        source, target, mode = todo.pop()
+        if not stat.S_ISDIR(mode):
+            _copy_one_out(source, target, mode)
+            continue
         target.mkdir(exist_ok=True)
-        for entry in sorted(source.iterdir()):
-            entry_mode = entry.lstat().st_mode
-            if leaves_out(entry, entry_mode):
-                continue
+        folders.append((target, mode))
+        found = [(entry, entry.lstat().st_mode) for entry in sorted(source.iterdir())]
+        copied = [each for each in found if not leaves_out(*each)]
+        for entry, entry_mode in reversed(copied):
             # what an earlier copy has left must not lead this one elsewhere on the host
             _make_room(target / entry.name)
-            _copy_out(entry, target / entry.name, entry_mode, leaves_out)
-        target.chmod(mode & 0o777)
-    else:
-        try:
-            _write_out(source, target, mode)
-        except OSError as error:
-            if error.filename is None:  # write(2) does not know it
-                error.filename = str(target)
-            raise
+            todo.append((entry, target / entry.name, entry_mode))
+    for folder, mode in reversed(folders):
+        folder.chmod(mode & 0o777)
+
+
+def _copy_one_out(source: ContainerPath, target: Path, mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        target.symlink_to(str(source.readlink()))
+        return
+    try:
+        _write_out(source, target, mode)
+    except OSError as error:
+        if error.filename is None:  # write(2) does not know it
+            error.filename = str(target)
+        raise
 
 
 def _write_out(source: ContainerPath, target: Path, mode: int) -> None:

@@ -34,7 +34,8 @@ def refused(error: StepFailed, call: Call, id_gap: Gap) -> RootfsError:
     if explained is None and error.errno == errno.EAGAIN:
         return ContainerError(
             f"cannot start {shown(call.argv)}: no more processes can be made in the container",
-            hint="raise pids=…, or end what runs there: `container.processes()` lists it",
+            hint="raise pids=… (or this user's own limit, `ulimit -u`), or end what runs there: "
+            "`container.processes()` lists it",
         )
     return explained or ContainerError(f"cannot start {shown(call.argv)}: {error}")
 

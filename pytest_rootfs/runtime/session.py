@@ -275,7 +275,7 @@ class Session:
         except StepFailed as error:
             raise host_reasons.unsupported(error) or _no_session(error) from error
         except PeerGone as error:
-            raise RuntimeError("the warden ended at its start; please report this") from error
+            raise _killed("warden") from error
         return answer
 
     def _features(self) -> dict[str, Any]:
@@ -285,7 +285,7 @@ class Session:
         except StepFailed as error:
             raise host_reasons.unsupported(error) or _no_session(error) from error
         except PeerGone as error:
-            raise RuntimeError("the spawner ended at its start; please report this") from error
+            raise _killed("spawner") from error
 
 
 def _no_session(error: StepFailed) -> RootfsError:
@@ -293,6 +293,13 @@ def _no_session(error: StepFailed) -> RootfsError:
     if error.errno in SHORTAGES:
         return ContainerError(what, hint=SHORTAGES[error.errno])
     return HostUnsupported(what)
+
+
+def _killed(name: str) -> ContainerError:
+    return ContainerError(
+        f"containers cannot be started: the {name} ended at its start, as when somebody kills it",
+        hint="run pytest again; if that does not help, PYTEST_ROOTFS_DEBUG=1 shows why",
+    )
 
 
 def _disposal(op: str, container_id: str) -> dict[str, Any]:  # Any: JSON

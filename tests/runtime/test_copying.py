@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -289,3 +290,21 @@ def test_empty_path_of_the_host_is_nothing(container: Container) -> None:
         container.copy_out("/etc/passwd", "")
 
     assert not container.path("/copy").exists()
+
+
+@pytest.mark.slow
+def test_tree_deeper_than_python_recurses(container: Container, tmp_path: Path) -> None:
+    top = tmp_path / "in"
+    folder = top
+    for _ in range(1400):
+        folder.mkdir()
+        folder /= "d"
+    folder.write_text("found")
+
+    container.copy_in(top, "/tmp/deep")
+    container.copy_out("/tmp/deep", tmp_path / "out")
+
+    file = folder.relative_to(top)
+    assert container.path(f"/tmp/deep/{file}").read_text() == "found"
+    assert (tmp_path / "out" / file).read_text() == "found"
+    subprocess.run(["rm", "-rf", top, tmp_path / "out"], check=True)  # as shutil cannot

@@ -234,7 +234,7 @@ def test_warden_killed_before_its_first_call_is_told(
     own = Engine(EngineSettings(store=engine.store.root), warn=print)
     monkeypatch.setattr(session_module, "_start_warden", start_killed)
 
-    with pytest.raises(RuntimeError, match="the warden ended at its start"):
+    with pytest.raises(ContainerError, match="the warden ended at its start"):
         own.start("scratch")
 
     monkeypatch.undo()

@@ -45,7 +45,6 @@ WITHIN_LIVES = 300
 TOLD = re.compile(
     r"pytest_rootfs\.errors\.Container(Died|Error): "
     r"|pytest_rootfs\.errors\.CommandFailed: command `true` was killed by SIGKILL"
-    r"|RuntimeError: the (warden|spawner) ended at its start"
 )
 TESTS = """
 import os, pytest
