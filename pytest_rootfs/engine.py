@@ -18,6 +18,7 @@ from pathlib import Path
 from pytest_rootfs.build_steps import BuildSteps
 from pytest_rootfs.builder import Builder, BuiltImage
 from pytest_rootfs.enforcement import Enforcement
+from pytest_rootfs.errors import RootfsError
 from pytest_rootfs.golden import GoldenFolder
 from pytest_rootfs.homes import ContainerHome, Services
 from pytest_rootfs.image import Image
@@ -163,9 +164,13 @@ class Engine:
         options: ContainerOptions | None = None,
     ) -> Container:
         """Build the image if needed and start a container of it."""
-        built = self.builder.build(image)
-        found = Image(image) if isinstance(image, str) else image
-        return self.start_built(built, name=name, options=options, image=found)
+        try:
+            built = self.builder.build(image)
+            found = Image(image) if isinstance(image, str) else image
+            return self.start_built(built, name=name, options=options, image=found)
+        except (RootfsError, OSError):
+            self.store.require()
+            raise
 
     def start_built(
         self,

@@ -154,10 +154,12 @@ class ContainerHome:
             self._services.tag(digest, tag)
         return Image(digest, title=tag or short_digest(digest))
 
-    def kill(self, container: Container) -> None:
+    def kill(self, container: Container, *, release: bool) -> None:
         """Kill every process; returns when the pid namespace is gone."""
         with contextlib.suppress(ContainerDied):  # the spawner is gone, and so is every container
-            self._call(container, "kill")
+            self._call(container, "kill", release=release)
+        if release:
+            self._services.forget(container)
 
     def release(self, container: Container) -> None:
         """Give up the rw layer; does not wait, as nothing of the container runs any more."""

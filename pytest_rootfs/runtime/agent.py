@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import signal
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,9 +22,6 @@ from pytest_rootfs.runtime.terms import Terms
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.session import Created
-
-REAPING_PAUSES_S = (*[0] * 100, *[0.0005] * 2000)
-"""Between looks for a zombie: what has woken this process has woken the spawner as well."""
 
 
 class Agent:
@@ -104,24 +100,18 @@ class Agent:
             is_tty=call.tty,
         )
 
-    def kill(self) -> bool:
-        """Kill init, and with it everything in the container; tell whether all are dead.
+    def kill(self) -> None:
+        """Kill init, and with it everything in the container; raises TimeoutError.
 
-        To ask the spawner for it, and to wait for its word, would take twice the time.
+        Returns when all are dead. Init may be a zombie, which the spawner is about to reap.
         """
         with contextlib.suppress(OSError):  # it has died, or its socket's end tells it to
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._peer.close()
         dead = select.poll()
         dead.register(self._pidfd, select.POLLIN)
-        return bool(dead.poll(CALL_TIMEOUT_S * 1000))
-
-    def await_reaping(self) -> None:
-        """Wait until the spawner has reaped a dead init, which is a zombie until then."""
-        with contextlib.suppress(OSError):  # ESRCH: it is gone
-            for pause_s in REAPING_PAUSES_S:
-                signal.pidfd_send_signal(self._pidfd, 0)
-                time.sleep(pause_s)
+        if not dead.poll(CALL_TIMEOUT_S * 1000):
+            raise TimeoutError
 
     def close(self) -> None:
         """Close what is kept of init, which ends if it has not. Idempotent."""

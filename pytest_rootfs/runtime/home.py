@@ -66,8 +66,11 @@ class Home(Protocol):
     def commit(self, container: Container, tag: str | None) -> Any:  # Any: an Image, not known here
         """Make an image of the container's files; raises ImageError for a tag that is none."""
 
-    def kill(self, container: Container) -> None:
-        """Kill every process of a container that could not begin anew."""
+    def kill(self, container: Container, *, release: bool) -> None:
+        """Kill every process; with `release` give up the rw layer too.
+
+        Returns when nothing is left of the processes; raises TimeoutError when they do not die.
+        """
 
     def release(self, container: Container) -> None:
         """Give up the rw layer of a dead container; does not wait for that."""

@@ -201,12 +201,16 @@ class Spawner:
             pass  # those that live need them all
 
     def _await_call(self) -> bool:
-        """Wait for a call, or the end of a container's process 1; tell whether there is a call."""
-        ready = [fd for fd, _ in self._watcher.poll()]
-        for fd in ready:
-            if fd in self._watched:
-                self._let_go(fd)
-        return self._control.fileno() in ready
+        """Wait for a call; tell whether it has come, or a container's process 1 has ended."""
+        wait_ms = None
+        while ready := [fd for fd, _ in self._watcher.poll(wait_ms)]:
+            for fd in ready:
+                if fd in self._watched:
+                    self._let_go(fd)
+            if self._control.fileno() in ready:
+                return True
+            wait_ms = QUIET_MS  # it is often pytest that has ended it, and a call follows
+        return False
 
     def _let_go(self, pidfd: int) -> None:
         container, birth = self._watched.pop(pidfd)
@@ -305,18 +309,22 @@ class Spawner:
             pass  # what was given up stays until the session ends; nobody waits
 
     def _kill(self, message: Message, _fds: list[int], reply: Socket) -> None:
-        """Kill every process of a container; its rw layer stays until it is released."""
+        """Kill every process of a container; its rw layer stays until it is released.
+
+        Whoever asked goes on when all are dead. What they leave, folders of cgroups and memory, is
+        removed when nobody waits.
+        """
         container = self._find(message)
         self._unwatch(container)
         container.end()
         protocol.send(reply, {})
-        self._births.remains.let_go_later(container)
+        if message["release"]:
+            self._births.remains.dispose_later(self._containers.pop(message["id"]))
+        else:
+            self._births.remains.let_go_later(container)
 
     def _release(self, message: Message) -> None:
-        """Give up the rw layer of a container, which dies if it still lives.
-
-        What is left of it, folders of cgroups and memory, is removed when nobody waits.
-        """
+        """Give up the rw layer of a container, which dies if it still lives."""
         container = self._containers.pop(message["id"], None)
         if container is not None:
             self._unwatch(container)

@@ -28,6 +28,11 @@ def prepare(root: Path) -> None:
     _probe_once(root)
 
 
+def is_store(root: Path) -> bool:
+    """Tell whether `root` is a store still."""
+    return (root / _LAYOUT_FILE).exists()
+
+
 def _refuse_foreign(root: Path) -> None:
     owner = os.stat(root).st_uid
     if owner != os.geteuid():

@@ -75,6 +75,15 @@ class Store:
             ) from error
         return store
 
+    def require(self) -> None:
+        """Raise StoreUnusable if the folder was removed since it was opened."""
+        if not opening.is_store(self.root):
+            raise probes.StoreUnusable(
+                f"the store {self.root} was removed while this session used it",
+                hint="start the session again, and it is made anew; `pytest-rootfs gc` makes room, "
+                "and takes only what no session uses",
+            )
+
     def __enter__(self) -> Store:
         """Close on exit."""
         return self

@@ -127,3 +127,22 @@ def test_missing_limit_may_be_ignored(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--rootfs-limits=off", "-W", "error")
 
     result.assert_outcomes(passed=2)
+
+
+def test_store_that_is_removed_meanwhile_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import shutil, pytest
+
+        def test_first(container): shutil.rmtree("store")
+        def test_same(container): pass
+        @pytest.mark.container(image="scratch")
+        def test_other(container): pass
+        """
+    )
+
+    result = pytester.runpytest_subprocess("--rootfs-store=store", "-p", "no:cacheprovider")
+
+    result.assert_outcomes(passed=1, errors=2)
+    told = f"*StoreUnusable: the store {pytester.path}/store was removed while this session used it"
+    result.stdout.fnmatch_lines([told, told])
