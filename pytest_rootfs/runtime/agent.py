@@ -105,7 +105,8 @@ class Agent:
 
         Returns when all are dead. Init may be a zombie, which the spawner is about to reap.
         """
-        with contextlib.suppress(OSError):  # it has died, or its socket's end tells it to
+        # it has died; or init ends by its socket's end, where the call is denied or unknown
+        with contextlib.suppress(OSError, AttributeError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._peer.close()
         dead = select.poll()
