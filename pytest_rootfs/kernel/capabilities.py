@@ -1,7 +1,4 @@
-"""Capabilities by name, and what a container's commands may keep; capabilities(7).
-
-Changes nothing, and does without `syscalls`: the head of pytest's report reads this, too.
-"""
+"""Capabilities by name, and what a container's commands may keep; capabilities(7)."""
 
 from __future__ import annotations
 
