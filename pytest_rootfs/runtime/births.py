@@ -252,7 +252,7 @@ class Births:
             self._discard(ahead)
         self._ahead.clear()
         self._spare.give_up()
-        self._trees.forget_init_layers()
+        self._trees.make_room()
         while self.remains.do_one():
             pass
 

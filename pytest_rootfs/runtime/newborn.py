@@ -7,6 +7,7 @@ which container to be. One that is born early, as a spare, goes through the moti
 from __future__ import annotations
 
 import os
+import select
 
 from pytest_rootfs.kernel import prepared, syscalls
 from pytest_rootfs.kernel.cgroups_session import Entrances
@@ -66,6 +67,13 @@ class Start:
         self.group = Entrances()
         self.tree_fds: Sequence[int] = ()
         self.trees: Sequence[tuple[int, str]] = ()
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether the spawner has said what to be, though nobody has read it yet."""
+        said = select.poll()
+        said.register(self.control, select.POLLIN)
+        return bool(said.poll(0))
 
     def await_orders(self) -> None:
         """Wait until the spawner says what to be."""
@@ -131,7 +139,7 @@ def main(start: Start, early: Sequence[Prepared], *, is_spare: bool) -> None:
         agent.serve()
     except OSError as error:
         # before anybody has asked: whether it still fails then, the next one will find out
-        if start.is_told or not is_spare:
+        if start.is_told or start.has_orders or not is_spare:
             start.report(protocol.error_frame(error, start.step))
     except BaseException as error:  # noqa: BLE001  a defect of ours: pytest must hear of it
         frame = {"step": start.step, "errno": 0, "text": repr(error), "subject": ""}

@@ -75,7 +75,7 @@ class Birth:
         """What a dying init would take apart, and be waited for, if nobody else held it."""
         self._nursery = nursery
         self._is_unknown = False
-        """Whether the nursery was killed before it could tell of it."""
+        """Whether the nursery's word on it was lost: then it may live, and nobody knows its pid."""
         self._has_word = False
         self._error: tuple[int, str, str | None] | None = None
         """What went wrong: number, text, subject; an exception would hold this birth, for ever."""
@@ -149,6 +149,7 @@ class Birth:
                 self.kill()
                 self.pid = 0
             elif self._is_unknown:
+                self._is_unknown = False
                 self._nursery.end_unknown()
         finally:
             self.close()
@@ -221,10 +222,9 @@ class Nursery:
             _kill_and_reap(self._pid)
 
     def end_unknown(self) -> None:
-        """End the init that a nursery had, and was killed before it could say so, if there is one.
-
-        To be called while none is under way.
-        """
+        """End the init, if there is one, that a nursery had and was killed before it said so."""
+        if self._last is not None:
+            self._last.await_word()  # else the one under way would be taken for it
         for pid in proc_files.children():
             if pid not in self.living and pid != self._pid:
                 _kill_and_reap(pid)

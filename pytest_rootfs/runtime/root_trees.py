@@ -185,6 +185,11 @@ class RootTrees:
                 mounts.keep_attached(self._init_layers[key][0], self._place)
         return self._init_layers[key][1]
 
+    def make_room(self) -> None:
+        """Give up all descriptors of what can be made again."""
+        self._rw_layers.give_up_spare()
+        self.forget_init_layers()
+
     def forget_init_layers(self, kept: int = 0) -> None:
         """Give up the oldest: each takes two descriptors, and is built again when it is needed."""
         while len(self._init_layers) > kept:

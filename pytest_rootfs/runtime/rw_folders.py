@@ -140,10 +140,15 @@ class RwLayers:
     def make_spare(self, options: Message) -> None:
         """Make the next one before anybody asks, unless that is done or it would be on disk."""
         if self._spare is not None and self._spare[0] != options:
-            self._spare[1].close()
-            self._spare = None
+            self.give_up_spare()
         if self._spare is None and not self.are_on_disk:
             self._spare = options, self._make(options)
+
+    def give_up_spare(self) -> None:
+        """Make way. Idempotent."""
+        if self._spare is not None:
+            (_, spare), self._spare = self._spare, None
+            spare.close()
 
     def _make(self, options: Message) -> RwLayer:
         if not self.are_on_disk:

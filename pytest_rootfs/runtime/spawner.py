@@ -48,11 +48,13 @@ def main(
     unshared_w, mapped_r = handshake
     syscalls.set_title("pytest-rootfs")  # a container shall not see paths of the host
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signals.SIGKILL)
+    step = "enter"
     try:
         parent.enter()
+        step = "unshare"
         syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
     except OSError as error:
-        os.write(unshared_w, f"{error.errno} {error.strerror}".encode())
+        os.write(unshared_w, f"{error.errno} {step} {error.strerror}".encode())
         os._exit(1)
     os.write(unshared_w, b"ok")
     os.close(unshared_w)
@@ -190,8 +192,7 @@ class Spawner:
             except OSError:
                 # it could not be taken, perhaps for want of descriptors: who made it sees its
                 # conversation end, and asks what is the matter
-                protocol.close_all(self._ballast)
-                self._ballast.clear()
+                self._spend_ballast()
 
     def _take_ballast(self) -> None:
         try:
@@ -199,6 +200,10 @@ class Spawner:
                 self._ballast.append(os.dup(0))
         except OSError:
             pass  # those that live need them all
+
+    def _spend_ballast(self) -> None:
+        protocol.close_all(self._ballast)
+        self._ballast.clear()
 
     def _await_call(self) -> bool:
         """Wait for a call; tell whether it has come, or a container's process 1 has ended."""
@@ -291,6 +296,7 @@ class Spawner:
             protocol.send(reply, {"unknown_plan": True})
             return
         self._unwatch(container)
+        self._spend_ballast()
         request = Request(message["plan"], plan, reply, fds)
         self._births.restart(container, request, is_emptied=message["is_emptied"])
         self._watch(container)

@@ -145,9 +145,7 @@ class Warden:
         self._spawner_pid, self._spawner_pidfd = forks.fork()
         if self._spawner_pid == 0:
             try:
-                self._control.close()
-                if self._pytest_pidfd >= 0:
-                    os.close(self._pytest_pidfd)
+                self._close_inherited()
                 os.close(unshared_r)
                 os.close(mapped_w)
                 if os.getppid() != warden_pid:
@@ -165,9 +163,11 @@ class Warden:
     def _join_spawner(self, message: Message, unshared_r: int, mapped_w: int) -> None:
         try:
             failure = os.read(unshared_r, 4096)
+            if not failure:
+                raise OSError(errno.ECHILD, "the spawner was killed", "spawner")
             if failure != b"ok":
-                code, _, text = failure.decode().partition(" ")
-                raise OSError(int(code or errno.EPERM), text or "the spawner died", "unshare")
+                code, step, text = failure.decode().split(" ", 2)
+                raise OSError(int(code), text, step)
             pid = self._spawner_pid
             for name in ("uid_map", "gid_map"):
                 self._write_map(pid, name, message)
@@ -227,7 +227,7 @@ class Warden:
         function: object,
         warden_pid: int,
     ) -> None:
-        self._control.close()
+        self._close_inherited()
         try:
             syscalls.setns(self._userns_fd, syscalls.CLONE_NEWUSER)
             syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -269,6 +269,12 @@ class Warden:
             return [*between_fds, view.folder_fd]
         opened = root_trees.open_layers(trees[0] if trees else -1, names, host_fd)
         return [*between_fds, *root_trees.stack_on_host(names, opened, place)]
+
+    def _close_inherited(self) -> None:
+        """Close, in a child, by what this process knows that pytest lives."""
+        self._control.close()
+        if self._pytest_pidfd >= 0:
+            os.close(self._pytest_pidfd)
 
     def _layers_tree(self) -> int:
         return mounts.clone_tree("", fd=self._layers_fd, recursive=False)

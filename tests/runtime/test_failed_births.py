@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -16,12 +17,12 @@ from typing import Any
 import pytest
 from features import needs
 from polling import wait_until
-from process_table import inits_of, only_child_of, spares_of
+from process_table import inits_of, nursery_of, only_child_of, spares_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerError
 from pytest_rootfs.kernel import forks
-from pytest_rootfs.runtime import births, nursery, plan, protocol
+from pytest_rootfs.runtime import births, newborn, nursery, plan, protocol
 from pytest_rootfs.runtime.orders import Request
 from pytest_rootfs.runtime.spec import ContainerOptions, Mount
 
@@ -82,9 +83,9 @@ def test_every_birth_of_a_failed_start_is_abandoned(
 
     closed = SimpleNamespace(close=lambda: None)
     root = SimpleNamespace(rw_layer=closed, close_start=lambda: None)
-    trees: Any = SimpleNamespace(
-        make=lambda *_: root, forget_init_layers=lambda: None
-    )  # Any: a fake that fails
+    trees: Any = SimpleNamespace(  # Any: a fake that fails
+        make=lambda *_: root, make_room=lambda: None
+    )
     fake: Any = SimpleNamespace(bear=bear)  # Any: as above
     own, reply = protocol.pair()
 
@@ -114,6 +115,36 @@ def test_newborn_that_was_killed_counts_as_lost(monkeypatch: pytest.MonkeyPatch)
     started[0].wait()
     assert answer is not None
     assert answer["errno"] in births.LOST
+
+
+def test_newborn_sees_orders_that_nobody_has_read() -> None:
+    own, control = protocol.pair()
+    with own, control:
+        start = newborn.Start(control, -1, {})
+        before = start.has_orders
+        protocol.send(own, {})
+
+        assert (before, start.has_orders) == (False, True)
+
+
+@pytest.mark.slow
+@needs("second core")
+def test_given_up_spare_takes_no_other_with_it(own: Engine) -> None:
+    other = ContainerOptions(network="host")
+    own.start("minimal").close()
+    spawner = only_child_of(own.session._process.pid)
+    for _ in range(5):
+        own.start("minimal").close()
+        wait_until(lambda: spares_of(spawner))
+        killed = nursery_of(spawner)
+        os.kill(killed, signal.SIGSTOP)
+        with own.start("minimal"):  # by the spare; the nursery is asked for the next
+            time.sleep(SETTLED_S / 4)
+            os.kill(killed, signal.SIGKILL)  # before it can tell of that
+
+            for _ in range(2):
+                own.start("minimal", options=other).close()
+                time.sleep(SETTLED_S / 4)
 
 
 @needs("second core")
