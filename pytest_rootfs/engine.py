@@ -164,13 +164,14 @@ class Engine:
         options: ContainerOptions | None = None,
     ) -> Container:
         """Build the image if needed and start a container of it."""
-        try:
-            built = self.builder.build(image)
-            found = Image(image) if isinstance(image, str) else image
-            return self.start_built(built, name=name, options=options, image=found)
-        except (RootfsError, OSError):
-            self.store.require()
-            raise
+        with starts.shortages_told():
+            try:
+                built = self.builder.build(image)
+                found = Image(image) if isinstance(image, str) else image
+                return self.start_built(built, name=name, options=options, image=found)
+            except (RootfsError, OSError):
+                self.store.require()
+                raise
 
     def start_built(
         self,
@@ -186,17 +187,18 @@ class Engine:
         Raises LimitUnavailable, HostUnsupported, ContainerError; then nothing is left behind.
         """
         options = options or ContainerOptions()
-        session = self.session
-        try:
-            return self._start(built, name, options, extra_layers, image)
-        except PeerGone as error:
-            if session.answers:
-                raise starts.unheard() from error
-            self._end(session)  # lost since the last container: once more, with new processes
-        try:
-            return self._start(built, name, options, extra_layers, image)
-        except PeerGone as error:
-            raise starts.lost() from error
+        with starts.shortages_told():
+            session = self.session
+            try:
+                return self._start(built, name, options, extra_layers, image)
+            except PeerGone as error:
+                if session.answers:
+                    raise starts.unheard() from error
+                self._end(session)  # lost since the last container: once more, with new processes
+            try:
+                return self._start(built, name, options, extra_layers, image)
+            except PeerGone as error:
+                raise starts.lost() from error
 
     def explain(self, image: Image | str, *, options: ContainerOptions | None = None) -> list[str]:
         """Return the plan of a container as text, a step a line; starts none."""

@@ -15,7 +15,7 @@ from pytest_rootfs.changeset import Change, Changes
 from pytest_rootfs.errors import ContainerDied, ContainerError, LayerCorrupt
 from pytest_rootfs.golden import GoldenFolder
 from pytest_rootfs.image import Image
-from pytest_rootfs.runtime import protocol
+from pytest_rootfs.runtime import protocol, starts
 from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.gaps import Gap
@@ -232,15 +232,16 @@ class ContainerHome:
         return created
 
     def _begin(self, container: Container, plan: Plan, *, is_emptied: bool) -> Created:
-        trees = self._services.open_trees(plan)
-        try:
-            return self._session.restart(
-                container.id, plan.key, plan.content, trees, is_emptied=is_emptied
-            )
-        except PeerGone as error:
-            raise _lost(container, error) from error
-        finally:
-            protocol.close_all(trees)
+        with starts.shortages_told():
+            trees = self._services.open_trees(plan)
+            try:
+                return self._session.restart(
+                    container.id, plan.key, plan.content, trees, is_emptied=is_emptied
+                )
+            except PeerGone as error:
+                raise _lost(container, error) from error
+            finally:
+                protocol.close_all(trees)
 
     def _in_use(self, container: Container, key: str, value: float) -> ContainerError:
         """Return the error for a limit below what is in use."""

@@ -175,10 +175,11 @@ class Life:
             try:
                 created = restart()
             except BaseException as error:
-                self.home.kill(self.container, release=False)
                 self._death = ContainerDied(
                     f"container {name} is dead since its restart failed", detail=str(error)
                 )
+                with suppress(ContainerError, OSError):  # the first error is the one to report
+                    self.home.kill(self.container, release=False)
                 raise
             finally:
                 old.close()

@@ -50,6 +50,14 @@ _RIGHTS = sockets.SOL_SOCKET, sockets.SCM_RIGHTS
 pair, end_of = sockets.pair, sockets.end_of
 
 
+class NoRoom(OSError):
+    """Descriptors of a frame are lost, as this process may have no more; the message is here."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(errno.EMFILE, os.strerror(errno.EMFILE), "receive")
+        self.message = message
+
+
 def send(
     peer: Socket,
     message: Mapping[str, object],
@@ -78,8 +86,8 @@ def send(
 def receive(peer: Socket) -> tuple[Message | None, list[int]]:
     """Return the next frame and its descriptors; (None, []) at the end of file.
 
-    Raises OSError when the frame is malformed or longer than 16 MiB, with EMFILE when there is no
-    room for its descriptors, and TimeoutError when the socket has a time-out and it passed.
+    Raises OSError when the frame is malformed or longer than 16 MiB, NoRoom when there is none for
+    its descriptors, and TimeoutError when the socket has a time-out and it passed.
     """
     data, ancillary, flags, _ = peer.recvmsg(INLINE_BYTES, _DESCRIPTOR_BYTES, _RECEIVING)
     received: list[int] = []
@@ -89,20 +97,21 @@ def receive(peer: Socket) -> tuple[Message | None, list[int]]:
     if not data:
         close_all(received)
         return None, []
-    if flags & sockets.MSG_CTRUNC:  # more than a frame may have, or than this process may (unix(7))
-        close_all(received)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "receive")
     try:
         if flags & sockets.MSG_TRUNC:
             raise OSError("frame is longer than its bound")  # noqa: TRY301  closes what came
-        if data == OVERFLOW and received:
+        is_cut = bool(flags & sockets.MSG_CTRUNC)
+        if data == OVERFLOW and received and not is_cut:
             data = _read_overflow(received.pop())
-        message = frame_text.decode(data.decode())
+        message = {} if data == OVERFLOW and is_cut else frame_text.decode(data.decode())
         if not isinstance(message, dict):
             raise OSError("frame is not one object")  # noqa: TRY301  closes what came
     except (OSError, ValueError, RecursionError) as error:
         close_all(received)
         raise OSError(f"malformed frame from a container process: {error}") from None
+    if is_cut:  # more than a frame may have, or than this process may (unix(7))
+        close_all(received)
+        raise NoRoom(message)
     return message, received
 
 

@@ -8,7 +8,6 @@ pytest alone, which then ends everything in order.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_rootfs import errors
-from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError
+from pytest_rootfs.errors import HostUnsupported, RootfsError
 from pytest_rootfs.kernel import cgroups
 from pytest_rootfs.runtime import host_reasons, ids, protocol, starts, subordinate_ids
 from pytest_rootfs.runtime.client import Conversation, Peer, PeerGone, StepFailed
@@ -29,14 +28,6 @@ JOB_TIMEOUT_S = 600.0
 ENDING_S = 15.0
 ID_TIMEOUT_S = 5.0
 ANSWER_S = 5.0
-
-SHORTAGES = {
-    errno.EMFILE: "raise `ulimit -n`",
-    errno.ENFILE: "raise the sysctl fs.file-max, or close what other programs have open",
-    errno.EAGAIN: "raise `ulimit -u`, or end other processes of this user",
-    errno.ENOMEM: "`free` tells what takes the memory of this host",
-}
-"""What may be different in a moment, and the way out: no property of the host."""
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, {package!r}); "
@@ -72,20 +63,18 @@ class Session:
         self._makes_ahead = makes_ahead
         self._plans: set[str] = set()
         self._owner_pid = os.getpid()
-        own_warden, far_warden = protocol.pair()
-        own_spawner, far_spawner = protocol.pair()
-        with far_warden, far_spawner:
+        with contextlib.ExitStack() as opened:
+            own_warden, far_warden = map(opened.enter_context, protocol.pair())
+            own_spawner, far_spawner = map(opened.enter_context, protocol.pair())
             self._process = _start_warden(far_warden.fileno())
             far_warden.close()  # what waits in it ends with the warden, and so do our calls
             self._warden = Peer(own_warden)
             self.spawner = Peer(own_spawner)
-            try:
-                answer = self._enter(far_spawner.fileno(), layers_fd, layers_path)
-                far_spawner.close()
-                features = self._features()
-            except BaseException:
-                self.close()
-                raise
+            opened.callback(self.close)
+            answer = self._enter(far_spawner.fileno(), layers_fd, layers_path)
+            far_spawner.close()
+            features = self._features()
+            opened.pop_all()
         self.cgroup_kind = str(answer["cgroup"]["kind"])
         self.controllers: dict[str, bool] = dict(answer["cgroup"]["controllers"])
         self.limit_reasons: dict[str, str] = dict(answer["cgroup"]["reasons"])
@@ -176,12 +165,12 @@ class Session:
                 raise
             raise starts.InitEnded(ended) from error
         except BaseException as error:
+            if isinstance(error, protocol.NoRoom):
+                answers.update(error.message)
             _await_id(conversation, answers, fds)
             protocol.close_all(fds)
             if "id" in answers:
                 self.spawner.tell(_disposal(message["op"], answers["id"]))
-            if isinstance(error, OSError) and error.errno == errno.EMFILE:
-                raise starts.unheard() from error
             raise
         finally:
             conversation.close()
@@ -273,9 +262,9 @@ class Session:
         try:
             answer, _ = self._warden.call(message, [spawner_fd, layers_fd])
         except StepFailed as error:
-            raise host_reasons.unsupported(error) or _no_session(error) from error
+            raise starts.no_session(error) from error
         except PeerGone as error:
-            raise _killed("warden") from error
+            raise starts.killed("warden") from error
         return answer
 
     def _features(self) -> dict[str, Any]:
@@ -283,23 +272,9 @@ class Session:
         try:
             return self.spawner.call({"op": "features"})[0]
         except StepFailed as error:
-            raise host_reasons.unsupported(error) or _no_session(error) from error
+            raise starts.no_session(error) from error
         except PeerGone as error:
-            raise _killed("spawner") from error
-
-
-def _no_session(error: StepFailed) -> RootfsError:
-    what = f"containers cannot be started here: {error}"
-    if error.errno in SHORTAGES:
-        return ContainerError(what, hint=SHORTAGES[error.errno])
-    return HostUnsupported(what)
-
-
-def _killed(name: str) -> ContainerError:
-    return ContainerError(
-        f"containers cannot be started: the {name} ended at its start, as when somebody kills it",
-        hint="run pytest again; if that does not help, PYTEST_ROOTFS_DEBUG=1 shows why",
-    )
+            raise starts.killed("spawner") from error
 
 
 def _disposal(op: str, container_id: str) -> dict[str, Any]:  # Any: JSON
@@ -338,6 +313,8 @@ def _await_id(conversation: Conversation, answers: dict[str, Any], fds: list[int
             answer, given = conversation.receive(ID_TIMEOUT_S)
             answers.update(answer)
             fds += given
+    except protocol.NoRoom as error:
+        answers.update(error.message)
     except (StepFailed, PeerGone, TimeoutError):
         pass  # it has made none
 

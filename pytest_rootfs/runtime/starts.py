@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from pytest_rootfs.errors import ContainerError, RootfsError, signal_name
+from pytest_rootfs.errors import ContainerError, HostUnsupported, RootfsError, signal_name
 from pytest_rootfs.runtime import host_reasons
 from pytest_rootfs.runtime.client import StepFailed
+
+SHORTAGES = {
+    errno.EMFILE: "raise `ulimit -n`",
+    errno.ENFILE: "raise the sysctl fs.file-max, or close what other programs have open",
+    errno.EAGAIN: "raise `ulimit -u`, or end other processes of this user",
+    errno.ENOMEM: "`free` tells what takes the memory of this host",
+}
+"""What may be different in a moment, and the way out: no property of the host."""
 
 
 class InitEnded(Exception):
@@ -22,10 +31,12 @@ class InitEnded(Exception):
 
 def refused(error: StepFailed, plan: Mapping[str, Any]) -> RootfsError:  # Any: JSON
     """Return the error for a step of a plan that failed."""
-    if unsupported := host_reasons.unsupported(error):
-        return unsupported
     if error.errno == errno.EMFILE:
         return unheard()
+    if error.errno in SHORTAGES:
+        return _short(error)
+    if unsupported := host_reasons.unsupported(error):
+        return unsupported
     source = _sources(plan).get(error.filename)
     if source is None:
         return ContainerError(
@@ -54,11 +65,50 @@ def unheard() -> ContainerError:
     )
 
 
+@contextmanager
+def shortages_told() -> Iterator[None]:
+    """Tell of what this very process is short of by a ContainerError with the way out."""
+    try:
+        yield
+    except StepFailed:
+        raise
+    except OSError as error:
+        if error.errno not in SHORTAGES:
+            raise
+        raise _short(error) from error
+
+
+def no_session(error: StepFailed) -> RootfsError:
+    """Return the error for processes of a session that could not begin."""
+    what = f"containers cannot be started here: {error}"
+    if error.errno in SHORTAGES:
+        return ContainerError(what, hint=SHORTAGES[error.errno])
+    if error.errno == errno.ECHILD:
+        return killed("spawner")
+    return host_reasons.unsupported(error) or HostUnsupported(what)
+
+
+def killed(name: str) -> ContainerError:
+    """Return the error for a warden or a spawner that ended at its start without a word."""
+    return ContainerError(
+        f"containers cannot be started: the {name} ended at its start, as when somebody kills it",
+        hint="run pytest again; if that does not help, PYTEST_ROOTFS_DEBUG=1 shows why",
+    )
+
+
 def lost() -> ContainerError:
     """Return the error for a start that new processes could not make either."""
     return ContainerError(
         "the container cannot be started: the process that makes containers was killed, twice",
         hint="`dmesg` tells whether this host has run out of memory",
+    )
+
+
+def _short(error: OSError) -> ContainerError:
+    subject = "" if isinstance(error, StepFailed) or not error.filename else f"{error.filename}: "
+    reason = str(error) if isinstance(error, StepFailed) else f"{subject}{error.strerror}"
+    return ContainerError(
+        f"the container cannot be started: {reason}", hint=SHORTAGES[error.errno or 0]
     )
 
 

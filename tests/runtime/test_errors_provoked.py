@@ -28,11 +28,11 @@ from pytest_rootfs.golden import GoldenFolder
 from pytest_rootfs.image import Image
 from pytest_rootfs.kernel.mounts import NESTED
 from pytest_rootfs.runtime import (
+    agent,
     deaths,
     host_reasons,
     refusals,
     runs,
-    session,
     starts,
     surroundings,
 )
@@ -95,6 +95,18 @@ class Stage:
         container = self.start()
         container.kill()
         return container
+
+    def end_undying(self) -> None:
+        """End a container of which a process waits for a device that never answers."""
+
+        def wait_in_vain(_: object) -> None:
+            raise TimeoutError
+
+        container = self.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(agent.Agent, "kill", wait_in_vain)
+            self._closing.callback(container._home.release, container)
+            container.end()
 
     def script(self, text: str) -> object:
         """Run a program with that text."""
@@ -262,6 +274,9 @@ PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
     "init ended early": raised(starts.died(256)),
     "two spawners killed": raised(starts.lost()),  # a real one: test_deaths.py
     "no descriptors for a call": raised(starts.unheard()),  # a real one: test_spares.py
+    "no descriptors in pytest": raised(starts._short(OSError(errno.EMFILE, "x", "y"))),  # likewise
+    "start killed": raised(starts.killed("warden")),  # a real one: test_deaths.py
+    "undying": Stage.end_undying,
 }
 
 
@@ -337,7 +352,7 @@ def test_only_a_denial_is_blamed_on_a_filter(number: int, is_filtered: bool) -> 
 
 
 def test_other_refusal_of_a_start_is_well_formed() -> None:
-    assert_well_formed(session._no_session(step("start", errno.EIO, "/")))
+    assert_well_formed(starts.no_session(step("start", errno.EIO, "/")))
 
 
 def templates() -> Iterator[tuple[str, str]]:
@@ -384,7 +399,7 @@ def pattern(text: ast.expr) -> str:
 def test_no_error_is_left_out(engine: Engine) -> None:
     said = [provoked(engine, name).what for name in PROVOCATIONS]
     said += [gap.reason for gap in HOSTS.values()]
-    said += [session._no_session(step("start", errno.EIO, "/")).what]
+    said += [starts.no_session(step("start", errno.EIO, "/")).what]
 
     left_out = [
         f"{place}: {text}"

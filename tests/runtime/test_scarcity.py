@@ -7,11 +7,19 @@ import os
 import resource
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+from leftovers import session_groups
+from polling import wait_until
+from process_table import links_of, only_child_of
 
 from pytest_rootfs.engine import Engine
-from pytest_rootfs.runtime import protocol
+from pytest_rootfs.errors import ContainerDied, ContainerError
+from pytest_rootfs.runtime import protocol, starts
+from pytest_rootfs.runtime.client import StepFailed
 
 BEGIN = """
 import resource, sys
@@ -64,21 +72,93 @@ def test_shortage_is_no_property_of_the_host(engine: Engine, limit: int) -> None
     assert "ulimit -n" in told
 
 
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Leave this process so many descriptors that it may still open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
+    taken = [os.dup(0)]
+    while max(taken) <= highest + count:
+        taken.append(os.dup(0))
+    taken.sort()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1, limits[1]))
+    protocol.close_all(taken[len(taken) - count :])
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        protocol.close_all(taken[: len(taken) - count])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_start_for_which_pytest_has_no_descriptors_leaves_nothing(
+    engine: Engine, count: int
+) -> None:
+    engine.start("minimal").close()
+    warden = engine.session._process.pid
+    spawner = only_child_of(warden)
+
+    def kept() -> tuple[int, int]:
+        groups = [path for each in session_groups(warden) for path in each.iterdir()]
+        return sum(links_of(spawner).values()), sum(path.is_dir() for path in groups)
+
+    time.sleep(0.1)  # a spare is made, what is left is given up
+    before = kept()
+    for _ in range(3):
+        with descriptors_left(count), pytest.raises(ContainerError) as caught:
+            engine.start("minimal")
+        assert "ulimit -n" in caught.value.hint
+
+    wait_until(lambda: kept() <= before)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("act", ["restart", "reset"])
+def test_restart_for_which_pytest_has_no_descriptors_keeps_the_files(
+    engine: Engine, act: str, count: int
+) -> None:
+    with engine.start("minimal") as container:
+        container.run("echo > /kept")
+
+        with descriptors_left(count), pytest.raises(ContainerError, match="Too many open files"):
+            getattr(container, act)()
+
+        with pytest.raises(ContainerDied, match="is dead since its restart failed"):
+            container.run("true")
+        assert container.changes() == {"/kept": "added"}
+
+
+@pytest.mark.parametrize("number", starts.SHORTAGES)
+def test_shortage_comes_before_what_a_host_may_refuse(number: int) -> None:
+    frame = {"step": "unshare", "errno": number, "text": "short", "subject": "unshare"}
+
+    for error in (starts.no_session(StepFailed(frame)), starts.refused(StepFailed(frame), {})):
+        assert type(error) is ContainerError
+        assert error.hint
+
+
+def test_spawner_that_is_killed_at_its_start_is_told_of() -> None:
+    frame = {"step": "start", "errno": errno.ECHILD, "text": "killed", "subject": "spawner"}
+
+    assert "somebody kills it" in starts.no_session(StepFailed(frame)).what
+
+
 def test_frame_without_room_for_its_descriptors_is_a_shortage() -> None:
     own, far = protocol.pair()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with own, far:
-        protocol.send(own, {}, [0])
+        protocol.send(own, {"id": "known"}, [0])
         lowest_free = os.dup(0)
         os.close(lowest_free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
         try:
-            with pytest.raises(OSError, match="Too many open files") as caught:
+            with pytest.raises(protocol.NoRoom, match="Too many open files") as caught:
                 protocol.receive(far)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
     assert caught.value.errno == errno.EMFILE
+    assert caught.value.message == {"id": "known"}
 
 
 def test_closed_sockets_do_not_stop_an_end(engine: Engine) -> None:
