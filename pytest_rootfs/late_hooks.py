@@ -17,7 +17,6 @@ from pytest_rootfs.session import Session
 if TYPE_CHECKING:
     import pdb  # noqa: T100  for its type
 
-    from pytest_rootfs.image import Image
     from pytest_rootfs.runtime.container import Container
 
 NAME = "rootfs.late"
@@ -35,31 +34,6 @@ def register(config: pytest.Config, session: Session) -> None:
         plugins.register(_Shell(session), "rootfs.shell")
     if not hasattr(config, "workerinput"):
         plugins.register(_Summary(session), "rootfs.summary")
-
-
-def resolve_image(config: pytest.Config, reference: str) -> Image | None:
-    """Ask the hook that says what a reference means; raises ImageError where it fails."""
-    from pytest_rootfs.errors import ImageError, RootfsError  # noqa: PLC0415  rare: a hook
-    from pytest_rootfs.image import Image  # noqa: PLC0415  as above
-
-    hook, what = config.hook.pytest_rootfs_resolve_image, f"the image {reference!r}"
-    try:
-        found = hook(config=config, reference=reference)
-    except RootfsError:
-        raise
-    except Exception as error:
-        raise ImageError(
-            f"the hook pytest_rootfs_resolve_image failed for {what}",
-            detail=f"{type(error).__name__}: {error}",
-        ) from error
-    if found is None or isinstance(found, Image):
-        return found
-    if isinstance(found, str):
-        return Image(found)
-    raise ImageError(
-        f"the hook pytest_rootfs_resolve_image returned {found!r} for {what}",
-        hint="return an Image, the name of one, or None",
-    )
 
 
 class _Containers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -321,9 +321,10 @@ class Session:
             sys.stderr.flush()
 
     def _ask_hook(self, reference: str) -> Image | None:
-        from pytest_rootfs import late_hooks  # noqa: PLC0415  rare: somebody implements it
+        from pytest_rootfs.image import references  # noqa: PLC0415  the engine has it imported
 
-        return late_hooks.resolve_image(self._config, reference)
+        hook = partial(self._config.hook.pytest_rootfs_resolve_image, config=self._config)
+        return references.answered(hook, reference)
 
     def _note_use(self, container: Container, keep: Keep | None = None) -> None:
         if self._item is None:

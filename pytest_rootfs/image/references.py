@@ -16,7 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pytest_rootfs.errors import ArchiveRejected, ImageError, ImageNotFound, RecipeError
+from pytest_rootfs.errors import (
+    ArchiveRejected,
+    ImageError,
+    ImageNotFound,
+    RecipeError,
+    RootfsError,
+)
 from pytest_rootfs.image.description import FOREIGN_SCHEMES, HOST, SCRATCH, Image
 from pytest_rootfs.image.recipes import read_recipe
 from pytest_rootfs.image.steps import CopyStep
@@ -83,6 +89,28 @@ def flatten(
 ) -> Image:
     """Return an image that starts at something real, with the same steps at its end."""
     return _Resolver(store, tuple(folders), hook, base or Path()).flatten(image, ())
+
+
+def answered(hook: Callable[..., object], reference: str) -> Image | None:
+    """Return what a hook `pytest_rootfs_resolve_image` says; raises ImageError where it fails."""
+    what = f"the image {reference!r}"
+    try:
+        found = hook(reference=reference)
+    except RootfsError:
+        raise
+    except Exception as error:
+        raise ImageError(
+            f"the hook pytest_rootfs_resolve_image failed for {what}",
+            detail=f"{type(error).__name__}: {error}",
+        ) from error
+    if found is None or isinstance(found, Image):
+        return found
+    if isinstance(found, str):
+        return Image(found)
+    raise ImageError(
+        f"the hook pytest_rootfs_resolve_image returned {found!r} for {what}",
+        hint="return an Image, the name of one, or None",
+    )
 
 
 def _is_real(image: Image) -> bool:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from subprocess import PIPE
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_rootfs import settings
 from pytest_rootfs.changeset import Changes
@@ -25,14 +25,12 @@ from pytest_rootfs.runtime.live_limits import LiveLimits
 from pytest_rootfs.runtime.path import AnyPath, ContainerPath, absolute, text_of
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.records import CommandRecord
+from pytest_rootfs.runtime.session import Created
 from pytest_rootfs.runtime.spec import ContainerOptions
 from pytest_rootfs.runtime.stats import Stats
 from pytest_rootfs.runtime.terms import Terms, encoded, parse_timeout
 from pytest_rootfs.runtime.waits import Pattern
 from pytest_rootfs.snapshots import Snapshot
-
-if TYPE_CHECKING:
-    from pytest_rootfs.runtime.session import Created
 
 KEPT_COMMANDS = 50
 

@@ -6,13 +6,12 @@ last test.
 
 from __future__ import annotations
 
-import ast
 import errno
 import os
 import re
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 from error_form import assert_well_formed
+from error_texts import templates
 
 import pytest_rootfs
 from pytest_rootfs.engine import Engine, EngineSettings
@@ -51,16 +51,6 @@ SOURCES = [
     *(path for path in (PACKAGE / "runtime").glob("*.py") if path.name not in IDS),
     *(PACKAGE / "engine.py", PACKAGE / "enforcement.py", PACKAGE / "homes.py"),
 ]
-
-
-def kinds_below(kind: type) -> Iterator[str]:
-    """Yield the names of the classes derived from one."""
-    for each in kind.__subclasses__():
-        yield each.__name__
-        yield from kinds_below(each)
-
-
-KINDS = {"RootfsError", *kinds_below(RootfsError)}
 
 
 def step(name: str, code: int, subject: str = "") -> StepFailed:
@@ -355,46 +345,6 @@ def test_other_refusal_of_a_start_is_well_formed() -> None:
     assert_well_formed(starts.no_session(step("start", errno.EIO, "/")))
 
 
-def templates() -> Iterator[tuple[str, str]]:
-    """Yield place and text, as a pattern, of every error that the runtime can raise.
-
-    A text may be a variable: then it is what the function assigns to it.
-    """
-    for source in SOURCES:
-        for function in ast.walk(ast.parse(source.read_text())):
-            if isinstance(function, ast.FunctionDef):
-                for line, text in texts_of(function):
-                    yield f"{source.name}:{line}", pattern(text)
-
-
-def texts_of(function: ast.FunctionDef) -> Iterator[tuple[int, ast.expr]]:
-    nodes = list(ast.walk(function))
-    for call in (node for node in nodes if isinstance(node, ast.Call)):
-        name = call.func.id if isinstance(call.func, ast.Name) else ""
-        said = call.args[:1] if name in KINDS else []
-        if name == "Gap":
-            said = [word.value for word in call.keywords if word.arg == "reason"]
-        for text in said:
-            if isinstance(text, ast.Name):
-                yield from ((call.lineno, found) for found in assigned(text.id, nodes))
-            else:
-                yield call.lineno, text
-
-
-def assigned(name: str, nodes: list[ast.AST]) -> Iterator[ast.expr]:
-    for node in nodes:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
-            yield node.value
-
-
-def pattern(text: ast.expr) -> str:
-    """Return the pattern of a text; of what is not one, as `gap.reason`, that of anything."""
-    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
-    return "".join(
-        re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".*" for part in parts
-    )
-
-
 @pytest.mark.slow
 def test_no_error_is_left_out(engine: Engine) -> None:
     said = [provoked(engine, name).what for name in PROVOCATIONS]
@@ -403,7 +353,7 @@ def test_no_error_is_left_out(engine: Engine) -> None:
 
     left_out = [
         f"{place}: {text}"
-        for place, text in templates()
+        for place, text in templates(SOURCES)
         if not any(re.fullmatch(text, what, re.DOTALL) for what in said)
     ]
 
