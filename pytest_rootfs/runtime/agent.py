@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rootfs.errors import ContainerDied
 from pytest_rootfs.runtime import protocol
-from pytest_rootfs.runtime.client import CALL_TIMEOUT_S, PeerGone, StepFailed
+from pytest_rootfs.runtime.client import CALL_TIMEOUT_S, Conversation, PeerGone, StepFailed
 from pytest_rootfs.runtime.gaps import Gap
 from pytest_rootfs.runtime.launch import Call
 from pytest_rootfs.runtime.process import Process
@@ -22,6 +22,9 @@ from pytest_rootfs.runtime.terms import Terms
 
 if TYPE_CHECKING:
     from pytest_rootfs.runtime.session import Created
+
+UNHEARD_S = 1.0
+"""How long an interrupted call waits to hear of its command, to kill it."""
 
 
 class Agent:
@@ -81,12 +84,14 @@ class Agent:
             raise self.died() from error
         try:
             started, given = conversation.receive(CALL_TIMEOUT_S)
-        except BaseException as error:
-            conversation.close()  # a command that is told of afterwards is killed
-            if isinstance(error, StepFailed):
-                raise refused(error, call, self.id_gap) from None
-            if isinstance(error, (PeerGone, TimeoutError)):
-                raise self.died() from error
+        except StepFailed as error:
+            conversation.close()
+            raise refused(error, call, self.id_gap) from None
+        except (PeerGone, TimeoutError) as error:
+            conversation.close()
+            raise self.died() from error
+        except BaseException:
+            self._kill_unheard(conversation)  # Ctrl-C, say: nothing goes on behind the test's back
             raise
         return Process(
             call.command,
@@ -99,6 +104,17 @@ class Agent:
             record=record,
             is_tty=call.tty,
         )
+
+    def _kill_unheard(self, conversation: Conversation) -> None:
+        """Kill a command that init may be about to tell of; init does, if that comes too late."""
+        try:
+            started, given = conversation.receive(UNHEARD_S)
+            protocol.close_all(given)
+            self.ask({"op": "kill_tree", "pid": started["pid"], "marker": started["marker"]})
+        except (PeerGone, ContainerDied, OSError):
+            pass  # then there is none, or nothing more can be done
+        finally:
+            conversation.close()
 
     def kill(self) -> None:
         """Kill init, and with it everything in the container; raises TimeoutError.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ import pytest
 from polling import wait_until
 
 from pytest_rootfs.errors import CommandTimeout, ContainerError
+from pytest_rootfs.runtime.client import Conversation
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.pumps import OUTPUT_BYTES
 
@@ -171,15 +174,33 @@ def test_time_of_centuries_is_no_limit(container: Container, timeout: float) -> 
     assert container.run(["true"], timeout=timeout).returncode == 0
 
 
-def test_command_that_nobody_hears_of_is_killed(
+def test_call_interrupted_while_it_starts_kills_its_command(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = Conversation.receive
+
+    def interrupt(*_: object) -> None:
+        monkeypatch.setattr(Conversation, "receive", receive)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Conversation, "receive", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        container.run("sleep 60 & sleep 60")
+
+    assert running(container) == []
+
+
+def test_command_of_which_nobody_hears_is_killed(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    os.kill(container.pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
-        patch.setattr("pytest_rootfs.runtime.client.Conversation.receive", interrupt)
+        patch.setattr(Conversation, "receive", interrupt)
         with pytest.raises(KeyboardInterrupt):
             container.run(["sleep", "60"])
+    os.kill(container.pid, signal.SIGCONT)
 
-    wait_until(lambda: container.processes() == [])
+    wait_until(lambda: running(container) == [])
