@@ -110,7 +110,8 @@ class Agent:
         try:
             started, given = conversation.receive(UNHEARD_S)
             protocol.close_all(given)
-            self.ask({"op": "kill_tree", "pid": started["pid"], "marker": started["marker"]})
+            if "pid" in started:  # else it was interrupted in between, and has ended
+                self.ask({"op": "kill_tree", "pid": started["pid"], "marker": started["marker"]})
         except (PeerGone, ContainerDied, OSError):
             pass  # then there is none, or nothing more can be done
         finally:
