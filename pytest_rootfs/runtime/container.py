@@ -190,6 +190,7 @@ class Container:
                 tty=tty,
             )
             process = self._start(call, terms)
+        process.close_when_dropped()
         self._started.add(process)
         self._newest = process
         return process

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+import weakref
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -68,6 +69,7 @@ class Process:
         self._unsent = terms.input
         pipes = {} if is_tty else dict(zip(piped, fds, strict=True))
         self._pipes = Pipes(pipes, fds[0] if is_tty else None, text=terms.text)
+        self._finalizer: weakref.finalize[[Pipes, ExitNotice], Process] | None = None
 
     @property
     def ending(self) -> Ending | None:
@@ -222,9 +224,18 @@ class Process:
 
     def close(self) -> None:
         """Close the streams and the terminal; the command goes on. Idempotent."""
-        self.note_end()
-        self._pipes.close()
-        self._notice.close()
+        _close(self._pipes, self._notice)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    def close_when_dropped(self) -> None:
+        """Close the descriptors even if nobody does who has the process.
+
+        No method `__del__`: it would run at the end of each command, and a Ctrl-C in that very
+        moment would be lost, as the interpreter can raise nothing there.
+        """
+        self._finalizer = weakref.finalize(self, _close, self._pipes, self._notice)
+        self._finalizer.atexit = False
 
     def finish(self, data: bytes | None, deadline: float | None) -> bool:
         """Send input, read to the end; return whether the deadline passed.
@@ -273,12 +284,6 @@ class Process:
                 self._kill_quietly()
         finally:
             self.close()
-
-    def __del__(self) -> None:
-        """Close descriptors of a process that nobody closed."""
-        with contextlib.suppress(Exception):
-            if not self.is_closed:
-                self.close()
 
     def __repr__(self) -> str:
         """Show command, pid and state."""
@@ -358,3 +363,10 @@ class Process:
             with contextlib.suppress(ContainerDied):
                 self._agent.ask({"op": "adopt"}, held)
             protocol.close_all(held)
+
+
+def _close(pipes: Pipes, notice: ExitNotice) -> None:
+    """Close what a process has open; the record knows then how it has ended, if it has."""
+    notice.look()
+    pipes.close()
+    notice.close()
