@@ -31,7 +31,6 @@ MARKED = UNUSED | {
 HEAD = UNUSED | {
     "pytest_rootfs.head",
     "pytest_rootfs.kernel",
-    "pytest_rootfs.kernel.capabilities",
     "pytest_rootfs.kernel.cgroups_layout",
     "pytest_rootfs.kernel.cgroups_places",
     "pytest_rootfs.kernel.cgroups_reasons",  # where a limit cannot be enforced
