@@ -17,7 +17,7 @@ from pytest_rootfs.runtime.launch import Call
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.records import CommandRecord
-from pytest_rootfs.runtime.refusals import refused
+from pytest_rootfs.runtime.refusals import no_descriptors, refused
 from pytest_rootfs.runtime.terms import Terms
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ class Agent:
         except (PeerGone, TimeoutError) as error:
             conversation.close()
             raise self.died() from error
+        except protocol.NoRoom as error:
+            conversation.close()
+            self._kill_started(error.message)
+            raise no_descriptors(call) from error
         except BaseException:
             self._kill_unheard(conversation)  # Ctrl-C, say: nothing goes on behind the test's back
             raise
@@ -110,12 +114,15 @@ class Agent:
         try:
             started, given = conversation.receive(UNHEARD_S)
             protocol.close_all(given)
-            if "pid" in started:  # else it was interrupted in between, and has ended
-                self.ask({"op": "kill_tree", "pid": started["pid"], "marker": started["marker"]})
+            self._kill_started(started)
         except (PeerGone, ContainerDied, OSError):
             pass  # then there is none, or nothing more can be done
         finally:
             conversation.close()
+
+    def _kill_started(self, started: Message) -> None:
+        if "pid" in started:  # else that was an exit notice
+            self.ask({"op": "kill_tree", "pid": started["pid"], "marker": started["marker"]})
 
     def kill(self) -> None:
         """Kill init, and with it everything in the container; raises TimeoutError.

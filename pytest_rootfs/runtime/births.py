@@ -238,6 +238,8 @@ class Births:
                 if not birth.is_spare:
                     if pause_s is None or error.errno not in (*LOST, *SCARCE):
                         raise
+                    if request.is_ahead and error.errno in SCARCE:
+                        raise  # nobody waits for it, and others may wait for this process
                     if error.errno in SCARCE:
                         self._make_room()
                         time.sleep(pause_s)

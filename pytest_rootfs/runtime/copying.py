@@ -37,18 +37,20 @@ def copy_in(source: Path, target: ContainerPath, *, into: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     todo = [(source, target)]  # a tree may be deeper than Python recurses
     folders: list[tuple[ContainerPath, int]] = []
-    while todo:
-        source, target = todo.pop()
-        mode = source.lstat().st_mode
-        if stat.S_ISDIR(mode):
-            target.mkdir(exist_ok=True)
-            folders.append((target, mode))
-            entries = sorted(source.iterdir(), reverse=True)
-            todo += ((entry, target / entry.name) for entry in entries)
-        else:
-            _copy_one_in(source, target, mode)
-    for folder, mode in reversed(folders):
-        folder.chmod(stat.S_IMODE(mode))
+    try:
+        while todo:
+            source, target = todo.pop()
+            mode = source.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                target.mkdir(exist_ok=True)
+                folders.append((target, mode))
+                entries = sorted(source.iterdir(), reverse=True)
+                todo += ((entry, target / entry.name) for entry in entries)
+            else:
+                _copy_one_in(source, target, mode)
+    finally:
+        for folder, mode in reversed(folders):
+            folder.chmod(stat.S_IMODE(mode))
 
 
 def _copy_one_in(source: Path, target: ContainerPath, mode: int) -> None:
@@ -115,21 +117,23 @@ def copy_out(
     target.parent.mkdir(parents=True, exist_ok=True)
     todo = [(source, target, mode)]
     folders: list[tuple[Path, int]] = []
-    while todo:
-        source, target, mode = todo.pop()
-        if not stat.S_ISDIR(mode):
-            _copy_one_out(source, target, mode)
-            continue
-        target.mkdir(exist_ok=True)
-        folders.append((target, mode))
-        found = [(entry, entry.lstat().st_mode) for entry in sorted(source.iterdir())]
-        copied = [each for each in found if not leaves_out(*each)]
-        for entry, entry_mode in reversed(copied):
-            # what an earlier copy has left must not lead this one elsewhere on the host
-            _make_room(target / entry.name)
-            todo.append((entry, target / entry.name, entry_mode))
-    for folder, mode in reversed(folders):
-        folder.chmod(mode & 0o777)
+    try:
+        while todo:
+            source, target, mode = todo.pop()
+            if not stat.S_ISDIR(mode):
+                _copy_one_out(source, target, mode)
+                continue
+            target.mkdir(0o700, exist_ok=True)
+            folders.append((target, mode))
+            found = [(entry, entry.lstat().st_mode) for entry in sorted(source.iterdir())]
+            copied = [each for each in found if not leaves_out(*each)]
+            for entry, entry_mode in reversed(copied):
+                # what an earlier copy has left must not lead this one elsewhere on the host
+                _make_room(target / entry.name)
+                todo.append((entry, target / entry.name, entry_mode))
+    finally:
+        for folder, mode in reversed(folders):
+            folder.chmod(mode & 0o777)
 
 
 def _copy_one_out(source: ContainerPath, target: Path, mode: int) -> None:

@@ -266,7 +266,11 @@ class Life:
                 self.agent.close()  # init begins to die while the spawner is told to kill it
                 self.home.kill(self.container, release=release)
                 return
-            self.agent.kill()  # without the spawner's word, which would take half as long again
+            try:
+                self.agent.kill()  # without the spawner's word, which would take half as long again
+            except KeyboardInterrupt:
+                self.home.release(self.container)
+                raise
             if release:
                 self.home.release(self.container)
         except TimeoutError as error:

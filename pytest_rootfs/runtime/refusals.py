@@ -40,6 +40,14 @@ def refused(error: StepFailed, call: Call, id_gap: Gap) -> RootfsError:
     return explained or ContainerError(f"cannot start {shown(call.argv)}: {error}")
 
 
+def no_descriptors(call: Call) -> ContainerError:
+    """Return the error of a command for whose pipes pytest may open no more files."""
+    return ContainerError(
+        f"cannot start {shown(call.argv)}: {os.strerror(errno.EMFILE)} in pytest",
+        hint="raise `ulimit -n`, or close what the test has open",
+    )
+
+
 def too_long(argv: Sequence[str]) -> ContainerError:
     """Return the error of a command with more words or variables than execve(2) takes."""
     return ContainerError(

@@ -323,11 +323,13 @@ class Spawner:
         container = self._find(message)
         self._unwatch(container)
         container.end()
-        protocol.send(reply, {})
-        if message["release"]:
-            self._births.remains.dispose_later(self._containers.pop(message["id"]))
-        else:
-            self._births.remains.let_go_later(container)
+        try:
+            protocol.send(reply, {})
+        finally:  # whoever asked may have been interrupted
+            if message["release"]:
+                self._births.remains.dispose_later(self._containers.pop(message["id"]))
+            else:
+                self._births.remains.let_go_later(container)
 
     def _release(self, message: Message) -> None:
         """Give up the rw layer of a container, which dies if it still lives."""

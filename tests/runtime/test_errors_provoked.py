@@ -31,6 +31,7 @@ from pytest_rootfs.runtime import (
     agent,
     deaths,
     host_reasons,
+    protocol,
     refusals,
     runs,
     starts,
@@ -85,6 +86,17 @@ class Stage:
         container = self.start()
         container.kill()
         return container
+
+    def run_without_descriptors(self) -> object:
+        """Run a command for whose pipes this process may open no more files."""
+        container = self.start()
+
+        def receive(*_: object) -> None:
+            raise protocol.NoRoom({})
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(agent.Conversation, "receive", receive)
+            return container.run(["true"])
 
     def end_undying(self) -> None:
         """End a container of which a process waits for a device that never answers."""
@@ -265,6 +277,7 @@ PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
     "two spawners killed": raised(starts.lost()),  # a real one: test_deaths.py
     "no descriptors for a call": raised(starts.unheard()),  # a real one: test_spares.py
     "no descriptors in pytest": raised(starts._short(OSError(errno.EMFILE, "x", "y"))),  # likewise
+    "no descriptors for pipes": lambda stage: stage.run_without_descriptors(),
     "start killed": raised(starts.killed("warden")),  # a real one: test_deaths.py
     "undying": Stage.end_undying,
 }
