@@ -76,7 +76,6 @@ def pytest_configure(config: pytest.Config) -> None:
         settings, config=config, warn=_warn, begin_use=lambda: _register_late(config)
     )
     config.add_cleanup(session.close)
-    enter(config)
     if _is_worker(config):
         config.pluginmanager.register(_Worker(), "rootfs.worker")
     elif _distributes(config):  # its workers have the containers
@@ -142,6 +141,7 @@ def pytest_make_collect_report(
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Refuse a store or a default image that cannot be used once, before the first test."""
+    enter(session.config)  # not at its configuration: some configs never run
     if not _is_worker(session.config) and (message := _find_mistake(session)):
         raise pytest.UsageError(message)
 

@@ -112,3 +112,21 @@ def test_run_inside_a_run_is_one_of_its_own(pytester: pytest.Pytester, inner: li
     result = pytester.runpytest_subprocess("test_outer.py")
 
     result.assert_outcomes(passed=2)
+
+
+def test_config_that_runs_nothing_takes_nothing_over(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("pytest_plugins = 'pytester'")
+    pytester.makepyfile(
+        """
+        def test_it(request, pytester):
+            pytester.parseconfigure("--rootfs-image=scratch")
+            container = request.getfixturevalue("container")
+            container.run("true")
+            assert False
+        """
+    )
+
+    result = pytester.runpytest_subprocess()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*= rootfs failures*", "*test_it*"])
