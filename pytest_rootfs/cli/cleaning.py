@@ -101,14 +101,18 @@ def _gc(args: argparse.Namespace) -> int:
     return 1 if found.left else 0
 
 
-def _remove(engine: Engine, folder_fd: int, name: bytes) -> None:
-    """Delete a tree: as ourselves, else as the containers' root, whose files layers hold."""
+def _remove(engine: Engine, folder_fd: int, name: bytes) -> int:
+    """Delete a tree: as ourselves, else as the containers' root, whose files layers hold.
+
+    Returns the bytes freed.
+    """
     from pytest_rootfs.kernel.trees import remove_tree_at  # noqa: PLC0415  for this verb only
 
     try:
-        remove_tree_at(folder_fd, name)
+        return remove_tree_at(folder_fd, name)
     except PermissionError:
-        engine.session.job("remove_tree", {"name": os.fsdecode(name)}, [folder_fd])
+        done = engine.session.job("remove_tree", {"name": os.fsdecode(name)}, [folder_fd])
+        return int(done["freed_bytes"])
 
 
 VERBS = {

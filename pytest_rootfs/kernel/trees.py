@@ -11,8 +11,10 @@ import stat
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def remove_tree_at(parent_fd: int, name: bytes) -> None:
+def remove_tree_at(parent_fd: int, name: bytes) -> int:
     """Remove `name` in the open folder `parent_fd`, with everything below it.
+
+    Returns the bytes on disk that it had; of several names of one file, each counts.
 
     Folders found inside are first moved up to the top of the tree and emptied there, so that
     neither the depth of the tree nor the length of its paths can exhaust descriptors or recursion.
@@ -21,55 +23,68 @@ def remove_tree_at(parent_fd: int, name: bytes) -> None:
     try:
         top_fd = _open_folder(parent_fd, name)
     except FileNotFoundError:
-        return
+        return 0
     except NotADirectoryError:
+        freed = _bytes_of(os.lstat(name, dir_fd=parent_fd))
         os.unlink(name, dir_fd=parent_fd)
-        return
+        return freed
     try:
-        pending = _empty(top_fd, top_fd)
+        freed = _bytes_of(os.fstat(top_fd))
+        pending: list[bytes] = []
+        freed += _empty(top_fd, top_fd, pending)
         while pending:
-            pending += _remove_moved(top_fd, pending.pop())
+            freed += _remove_moved(top_fd, pending.pop(), pending)
     finally:
         os.close(top_fd)
     try:
         os.rmdir(name, dir_fd=parent_fd)
     except FileNotFoundError:
         pass  # another process has removed it
+    return freed
 
 
-def _remove_moved(top_fd: int, name: bytes) -> list[bytes]:
-    """Remove a folder that was moved up; return the new names of those that were in it."""
+def _remove_moved(top_fd: int, name: bytes, moved: list[bytes]) -> int:
+    """Remove a folder that was moved up; add the new names of those in it; return its bytes."""
     try:
         folder_fd = _open_folder(top_fd, name)
         try:
-            moved = _empty(folder_fd, top_fd)
+            freed = _empty(folder_fd, top_fd, moved)
         finally:
             os.close(folder_fd)
     except FileNotFoundError:
-        return []  # another process has found it at the top, and removes it
+        return 0  # another process has found it at the top, and removes it
     try:
         os.rmdir(name, dir_fd=top_fd)
     except FileNotFoundError:
         pass  # as above
-    return moved
+    return freed
 
 
-def _empty(folder_fd: int, top_fd: int) -> list[bytes]:
-    """Remove the files of a folder, move its folders into `top_fd`, return their new names."""
-    moved: list[bytes] = []
+def _empty(folder_fd: int, top_fd: int, moved: list[bytes]) -> int:
+    """Remove the files of a folder, move its folders into `top_fd`; return the bytes of all.
+
+    Adds the new names of the folders to `moved`.
+    """
+    freed = 0
     for name in os.listdir(folder_fd):
         raw = os.fsencode(name)
         try:
-            if not stat.S_ISDIR(os.lstat(raw, dir_fd=folder_fd).st_mode):
+            status = os.lstat(raw, dir_fd=folder_fd)
+            if not stat.S_ISDIR(status.st_mode):
                 os.unlink(raw, dir_fd=folder_fd)
             elif not _is_removed(folder_fd, raw):
                 target = b".removed-" + os.urandom(8).hex().encode()
                 _make_writable(folder_fd, raw)
                 os.rename(raw, target, src_dir_fd=folder_fd, dst_dir_fd=top_fd)
                 moved.append(target)
+            freed += _bytes_of(status)
         except FileNotFoundError:
             pass  # another process is removing the same tree
-    return moved
+    return freed
+
+
+def _bytes_of(status: os.stat_result) -> int:
+    return status.st_blocks * 512
 
 
 def _is_removed(folder_fd: int, name: bytes) -> bool:

@@ -11,7 +11,6 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from pytest_rootfs.store.store import Store
 
 RETENTION_S = 14 * 24 * 3600.0
 
-Remove = Callable[[int, bytes], None]
+Remove = Callable[[int, bytes], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +51,9 @@ def gc(
 
     Results of build steps that were not used for `retention_s` seconds go, and with them layers
     that only they name. With `size_bytes` so does what can be made again, the least recently used
-    first, until the store is no larger. `remove(folder_fd, name)` deletes a tree; give one that
-    runs in the containers' user namespace where layers hold files of subordinate ids.
+    first, until the store is no larger. `remove(folder_fd, name)` deletes a tree and returns its
+    bytes; give one that runs in the containers' user namespace where layers hold files of
+    subordinate ids.
     """
     with locked(store.root / "locks" / "gc.lock", label="collects what nothing refers to"):
         results = _drop_results(store, retention_s)
@@ -148,25 +148,10 @@ def _empty_trash(store: Store, remove: Remove = remove_tree_at) -> tuple[int, tu
     trash_fd = os.open(store.root / "trash", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in os.listdir(trash_fd):
-            size = _size(store.root / "trash" / name)
             try:
-                remove(trash_fd, os.fsencode(name))
+                freed += remove(trash_fd, os.fsencode(name))
             except OSError as error:
                 left.append(f"{name}: {error.strerror}")
-            else:
-                freed += size
     finally:
         os.close(trash_fd)
     return freed, tuple(left)
-
-
-def _size(path: Path) -> int:
-    """Return the bytes on disk of a file or tree, as far as this user can see."""
-    total = 0
-    with suppress(FileNotFoundError):
-        total = os.lstat(path).st_blocks * 512
-    for folder, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            with suppress(FileNotFoundError, PermissionError):
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-    return total

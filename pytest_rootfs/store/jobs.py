@@ -99,9 +99,11 @@ def keep_layer(args: Arguments, fds: list[int]) -> dict[str, Any]:
 
 
 def remove_tree(args: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Remove a tree: `{"name": str}`, [folder that holds it] → `{}`. Gone already is success."""
-    remove_tree_at(fds[0], os.fsencode(str(args["name"])))
-    return {}
+    """Remove a tree: `{"name": str}`, [folder that holds it] → `{"freed_bytes": int}`.
+
+    Gone already is success.
+    """
+    return {"freed_bytes": remove_tree_at(fds[0], os.fsencode(str(args["name"])))}
 
 
 def open_view(args: Arguments, fds: list[int]) -> dict[str, Any]:

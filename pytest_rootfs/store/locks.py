@@ -77,9 +77,13 @@ def claim_file(folder: Path, *, prefix: str = "") -> tuple[Path, int]:
     """Create an empty, locked file with a fresh name; return its path and descriptor."""
     while True:
         path = folder / (prefix + fresh_name())
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        if _is_ours(path, fd):
-            return path, fd
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            if _is_ours(path, fd):
+                return path, fd
+        except KeyboardInterrupt:  # it may be there, and nobody would remove it
+            path.unlink(missing_ok=True)
+            raise
 
 
 def claim_folder(folder: Path) -> tuple[Path, int]:

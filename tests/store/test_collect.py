@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from archives import archive, file, folder
@@ -147,7 +148,7 @@ def test_only_dead_owners_lose_temporary_files(store: Store) -> None:
 def test_undeletable_tree_is_told(store: Store) -> None:
     (store.root / "trash" / "x").mkdir()
 
-    def refuse(folder_fd: int, name: bytes) -> None:
+    def refuse(folder_fd: int, name: bytes) -> int:
         raise PermissionError(1, "no", name)
 
     collected = gc(store, remove=refuse)
@@ -220,3 +221,23 @@ def test_oldest_results_go_first(store: Store) -> None:
 
     assert (collected.results, collected.blobs) == (1, 1)
     assert not (store.root / "cache/11" / f"{'1' * 64}.json").exists()
+
+
+def test_tree_deeper_than_a_path_is_collected(store: Store) -> None:
+    parent_fd = os.open(store.root / "trash", os.O_RDONLY)
+    try:
+        for _ in range(1200):
+            os.mkdir("dddd", dir_fd=parent_fd)
+            below_fd = os.open("dddd", os.O_RDONLY, dir_fd=parent_fd)
+            os.close(parent_fd)
+            parent_fd = below_fd
+        with open("file", "wb", opener=partial(os.open, dir_fd=parent_fd)) as stream:
+            stream.write(bytes(1 << 20))
+    finally:
+        os.close(parent_fd)
+
+    collected = gc(store)
+
+    assert collected.left == ()
+    assert collected.freed_bytes >= 1 << 20
+    assert os.listdir(store.root / "trash") == []
