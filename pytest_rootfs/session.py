@@ -150,6 +150,8 @@ class Session:
         rooted = marks.with_rooted_mounts(wish, self._config.rootpath)
         wanted, keep, options = marks.split(rooted, self.defaults)
         chosen = image if wanted is None else wanted
+        if chosen is None:
+            raise ValueError("rootfs_image is None: let the fixture return an Image, or its name")
         resolved = self.resolve(chosen) if isinstance(chosen, str) else chosen
         container = self._start(resolved, name, options)
         self._started.add(container.id)

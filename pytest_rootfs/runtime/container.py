@@ -138,8 +138,7 @@ class Container:
             ),
             tty=tty,
         )
-        process = self._start(call, Terms(text=text))
-        with contextlib.closing(process):
+        with contextlib.closing(self._start(call, Terms(text=text))) as process:
             try:
                 outcome = runs.finish(process, data, limit_s)
             except CommandTimeout as late:

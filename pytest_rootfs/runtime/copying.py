@@ -42,7 +42,7 @@ def copy_in(source: Path, target: ContainerPath, *, into: bool) -> None:
             source, target = todo.pop()
             mode = source.lstat().st_mode
             if stat.S_ISDIR(mode):
-                target.mkdir(exist_ok=True)
+                target.mkdir(0o700, exist_ok=True)
                 folders.append((target, mode))
                 entries = sorted(source.iterdir(), reverse=True)
                 todo += ((entry, target / entry.name) for entry in entries)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 DYING_S = 1.0
 """How long an init that no longer answers may take to die with all its processes."""
 
+ANEW = "container.restart() begins anew with its files"
+
 CRAMPED_BYTES = 256 << 20
 """A command can use up a smaller memory limit before init, which vforks it within the memory group,
 is scheduled to leave that again; the kernel might then kill init for it."""
@@ -121,9 +123,14 @@ class Life:
         """Let every process stand still. Idempotent."""
         with self._standing:
             self.require_alive()
-            if not self.is_frozen:
+            if self.is_frozen:
+                return
+            try:
                 self._stop()
                 self.is_frozen = True
+            except BaseException:  # a Ctrl-C as well: nobody would let them go on
+                self._go_on_if_alive()
+                raise
 
     def thaw(self) -> None:
         """Let those processes go on that `freeze` has stopped. Idempotent."""
@@ -140,17 +147,20 @@ class Life:
         A frozen container stays frozen. Of a dead one none has to be told.
         """
         with self._standing:
-            is_stopped_here = self.state == "alive" and not self.is_frozen and self._has_stopped()
+            is_stopped_here = self.state == "alive" and not self.is_frozen
             try:
+                if is_stopped_here:
+                    with suppress(ContainerError, OSError):
+                        self._stop()  # one that has died, or does not stop, is read all the same
                 yield
             finally:
                 if is_stopped_here:
-                    with suppress(ContainerError, OSError):  # it died meanwhile
-                        self._go_on()
+                    self._go_on_if_alive()
 
     def kill(self) -> None:
         """Kill every process. Idempotent."""
         with self._changing:
+            self._require_owner()
             if self.state == "alive":
                 self.state, self.is_frozen = "dead", False
                 self._kill(release=False, is_awaited=True)
@@ -165,6 +175,7 @@ class Life:
         Raises ContainerDied when it is closed. After another error it is dead.
         """
         with self._standing, self._changing:
+            self._require_owner()
             if self.state == "closed":
                 raise self.died()
             old = self.agent
@@ -176,7 +187,9 @@ class Life:
                 created = restart()
             except BaseException as error:
                 self._death = ContainerDied(
-                    f"container {name} is dead since its restart failed", detail=str(error)
+                    f"container {name} is dead since its restart failed",
+                    detail=str(error) or type(error).__name__,
+                    hint=ANEW,
                 )
                 with suppress(ContainerError, OSError):  # the first error is the one to report
                     self.home.kill(self.container, release=False)
@@ -221,9 +234,10 @@ class Life:
         if self.state == "closed":
             return ContainerDied(f"container {name} is closed")
         if self._death is not None:
-            return ContainerDied(self._death.what, detail=self._death.detail)
+            death = self._death
+            return ContainerDied(death.what, detail=death.detail, hint=death.hint)
         if self.state == "dead":
-            return ContainerDied(f"container {name} was killed by the test")
+            return ContainerDied(f"container {name} was killed by the test", hint=ANEW)
         try:
             # its socket closes a moment before it is dead
             status = self.home.status(self.container, wait_s=DYING_S)
@@ -260,24 +274,33 @@ class Life:
         except ContainerDied:
             return ""  # of the command's failure, its status is what there is to tell
 
+    def _require_owner(self) -> None:
+        """Raise ContainerError in a fork of the process that has made the container."""
+        if os.getpid() != self._owner_pid:
+            raise ContainerError(
+                f"container {self.container.name} can only be killed or begin anew by process "
+                f"{self._owner_pid}, which has made it",
+                hint="in a fork of that, start another container",
+            )
+
     def _kill(self, *, release: bool, is_awaited: bool) -> None:
         try:
             if is_awaited:
                 self.agent.close()  # init begins to die while the spawner is told to kill it
                 self.home.kill(self.container, release=release)
-                return
-            try:
-                self.agent.kill()  # without the spawner's word, which would take half as long again
-            except KeyboardInterrupt:
-                self.home.release(self.container)
-                raise
-            if release:
-                self.home.release(self.container)
+            else:  # without the spawner's word, which would take half as long again
+                self.agent.kill()
+                if release:
+                    self.home.release(self.container)
         except TimeoutError as error:
             raise ContainerError(
                 f"container {self.container.name} cannot be killed: a process ignores even SIGKILL",
                 hint="a file system or a device that it waits for may be stuck",
             ) from error
+        except BaseException:  # a Ctrl-C, say: nobody can ask for it again
+            if release:
+                self.home.release(self.container)
+            raise
         finally:
             self.agent.close()
 
@@ -288,18 +311,11 @@ class Life:
         answer = self.agent.ask({"op": "stop", "stop": True})
         self._by_group = bool(answer["by_group"])
         if self._by_group:
-            try:
-                self.home.freeze(self.container, frozen=True)
-            except BaseException:
-                self._go_on()
-                raise
+            self.home.freeze(self.container, frozen=True)
 
-    def _has_stopped(self) -> bool:
-        try:
-            self._stop()
-        except (ContainerError, OSError):
-            return False  # it has died, or does not stop: its files are read all the same
-        return True
+    def _go_on_if_alive(self) -> None:
+        with suppress(ContainerError, OSError):  # it died meanwhile
+            self._go_on()
 
     def _go_on(self) -> None:
         """Let the processes go on; first the group, lest init starts a command in a frozen one."""

@@ -8,6 +8,7 @@ pytest alone, which then ends everything in order.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -92,8 +93,9 @@ class Session:
         """Whether the spawner answers a call that needs next to nothing."""
         try:
             self.spawner.call({"op": "features"}, timeout_s=ANSWER_S)
-        except (PeerGone, OSError):
-            return False
+        except (PeerGone, OSError) as error:
+            # without descriptors of our own we cannot ask, and end nothing for that
+            return isinstance(error, OSError) and error.errno == errno.EMFILE
         return True
 
     def create(self, key: str, plan: Mapping[str, Any], tree_fds: Sequence[int]) -> Created:

@@ -130,3 +130,21 @@ def test_config_that_runs_nothing_takes_nothing_over(pytester: pytest.Pytester) 
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*= rootfs failures*", "*test_it*"])
+
+
+def test_image_fixture_that_forgets_to_return_is_named(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def rootfs_image(): pass
+
+        def test_it(container): pass
+        """
+    )
+
+    result = pytester.runpytest_subprocess()
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["E *ValueError: rootfs_image is None: let the fixture return *"])

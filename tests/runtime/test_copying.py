@@ -308,3 +308,17 @@ def test_tree_deeper_than_python_recurses(container: Container, tmp_path: Path) 
     assert container.path(f"/tmp/deep/{file}").read_text() == "found"
     assert (tmp_path / "out" / file).read_text() == "found"
     subprocess.run(["rm", "-rf", top, tmp_path / "out"], check=True)  # as shutil cannot
+
+
+def test_failed_copy_leaves_no_folder_open(container: Container, tmp_path: Path) -> None:
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a").chmod(0o700)
+    os.mkfifo(tmp_path / "in/b")
+    with pytest.raises(OSError, match="only files"):
+        container.copy_in(tmp_path / "in", "/copy")
+    container.run("mkdir -p /out/a && chmod 700 /out/a && mkfifo /out/a/pipe")
+    with pytest.raises(OSError, match="only files"):
+        container.copy_out("/out", tmp_path / "out")
+
+    assert stat.S_IMODE(container.path("/copy/a").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "out/a").stat().st_mode) == 0o700

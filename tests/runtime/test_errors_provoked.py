@@ -98,6 +98,13 @@ class Stage:
             patch.setattr(agent.Conversation, "receive", receive)
             return container.run(["true"])
 
+    def kill_as_another(self) -> None:
+        """Kill a container that another process has made."""
+        container = self.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(container._life, "_owner_pid", 1)
+            container.kill()
+
     def end_undying(self) -> None:
         """End a container of which a process waits for a device that never answers."""
 
@@ -280,6 +287,7 @@ PROVOCATIONS: dict[str, Callable[[Stage], object]] = {
     "no descriptors for pipes": lambda stage: stage.run_without_descriptors(),
     "start killed": raised(starts.killed("warden")),  # a real one: test_deaths.py
     "undying": Stage.end_undying,
+    "not its owner": Stage.kill_as_another,
 }
 
 

@@ -69,10 +69,17 @@ class FailingBirth:
 
 
 @pytest.mark.parametrize(
-    ("number", "attempts"), [(errno.EPIPE, 4), (errno.ENOSPC, 4), (errno.EINVAL, 1)]
+    ("number", "is_ahead", "attempts"),
+    [
+        (errno.EPIPE, False, 4),
+        (errno.ENOSPC, False, 4),
+        (errno.EINVAL, False, 1),
+        (errno.EPIPE, True, 4),
+        (errno.ENOSPC, True, 1),  # nobody waits for it: it takes no room, and no time
+    ],
 )
 def test_every_birth_of_a_failed_start_is_abandoned(
-    monkeypatch: pytest.MonkeyPatch, number: int, attempts: int
+    monkeypatch: pytest.MonkeyPatch, number: int, attempts: int, *, is_ahead: bool
 ) -> None:
     monkeypatch.setattr(births, "PAUSES_S", (0, 0, 0))
     made: list[FailingBirth] = []
@@ -89,8 +96,9 @@ def test_every_birth_of_a_failed_start_is_abandoned(
     fake: Any = SimpleNamespace(bear=bear)  # Any: as above
     own, reply = protocol.pair()
 
+    request = Request("key", {"host_tree": -1}, reply, is_ahead=is_ahead)
     with own, reply, pytest.raises(OSError, match=os.strerror(number)):
-        births.Births(trees, fake, fake)._begin(Request("key", {"host_tree": -1}, reply))
+        births.Births(trees, fake, fake)._begin(request)
 
     assert [birth.times_abandoned for birth in made] == [1] * attempts
 

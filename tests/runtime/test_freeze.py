@@ -18,6 +18,7 @@ from pytest_rootfs.runtime import launch
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.process import Process
 from pytest_rootfs.runtime.processes import STOPPING_S
+from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.records import CommandRecord
 from pytest_rootfs.runtime.refusals import StandsStill
 from pytest_rootfs.runtime.terms import Terms
@@ -301,3 +302,24 @@ def test_vfork_under_way_does_not_delay(container: Container) -> None:
         second.kill()
 
     assert max(took_s) < STOPPING_S
+
+
+@pytest.mark.parametrize("place", ["ask", "freeze"])
+@pytest.mark.parametrize("act", ["freeze", "snapshot", "commit"])
+def test_interrupted_stop_lets_all_go_on(
+    container: Container, monkeypatch: pytest.MonkeyPatch, act: str, place: str
+) -> None:
+    life = container._life
+    holder, real = (life.agent, life.agent.ask) if place == "ask" else (life, life._stop)
+
+    def interrupt(*message: Message) -> None:
+        real(*message)  # init has stopped all, and nobody hears of it
+        monkeypatch.setattr(holder, real.__name__, real)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(holder, real.__name__, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(container, act)()
+
+    assert not container._life.is_frozen
+    assert container.run(["echo", "runs"], timeout=10).stdout == "runs\n"

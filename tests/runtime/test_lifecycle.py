@@ -17,7 +17,7 @@ from process_table import children_of, inits_of, is_alive, parent_of
 
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import ContainerDied, ContainerError
-from pytest_rootfs.runtime.client import Conversation
+from pytest_rootfs.runtime.client import Conversation, StepFailed
 from pytest_rootfs.runtime.container import Container
 from pytest_rootfs.runtime.protocol import Message
 from pytest_rootfs.runtime.spec import ContainerOptions
@@ -341,3 +341,34 @@ def test_init_that_fails_at_once_is_reaped(engine: Engine, monkeypatch: pytest.M
         engine.start("minimal", options=impossible)
 
     assert inits_of(spawner) == []
+
+
+@pytest.mark.parametrize("act", ["kill", "restart", "reset"])
+def test_fork_of_pytest_is_refused_what_ends_processes(container: Container, act: str) -> None:
+    def is_refused() -> None:
+        with pytest.raises(ContainerError, match="which has made it"):
+            getattr(container, act)()
+
+    in_a_fork(is_refused)
+
+    assert container.run(["echo", "alive"]).stdout == "alive\n"
+
+
+@pytest.mark.parametrize("act", ["close", "end"])
+def test_interrupted_end_gives_up_all_the_same(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    container = engine.start("minimal")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pytest_rootfs.runtime.client.Conversation.receive", interrupt)
+        patch.setattr("pytest_rootfs.runtime.agent.select.poll", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(container, act)()
+
+    assert container not in engine.containers
+    with pytest.raises(StepFailed, match="no such container"):
+        engine.session.spawner.call({"op": "upper", "id": container.id})

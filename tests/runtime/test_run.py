@@ -6,9 +6,11 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from features import needs
@@ -289,3 +291,21 @@ def test_words_may_be_bytes_or_paths_of_the_container(container: Container) -> N
 
 def test_working_directory_may_be_a_path_of_the_container(container: Container) -> None:
     assert container.run(["pwd"], cwd=container.path("/etc")).stdout == "/etc\n"
+
+
+def test_nothing_of_ours_runs_when_a_finished_command_is_dropped(container: Container) -> None:
+    """There, the interpreter would ignore a Ctrl-C."""
+    called = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and "pytest_rootfs" in frame.f_code.co_filename:
+            called.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        container.run(["true"])
+    finally:
+        sys.setprofile(None)
+
+    assert "run" in called
+    assert "__del__" not in called

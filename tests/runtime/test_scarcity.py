@@ -177,3 +177,22 @@ def test_closed_sockets_do_not_stop_an_end(engine: Engine) -> None:
     """
 
     assert finished(engine, program.replace("\n    ", "\n"), 1024) == ""
+
+
+@pytest.mark.parametrize("call", ["run", "popen"])
+def test_command_for_whose_pipes_pytest_has_no_descriptors_is_killed(
+    engine: Engine, call: str
+) -> None:
+    with engine.start("minimal") as container:
+        with descriptors_left(2), pytest.raises(ContainerError) as caught:
+            getattr(container, call)(["sleep", "60"])
+
+        assert "ulimit -n" in caught.value.hint
+        assert container.processes() == []
+
+
+def test_session_is_not_lost_for_want_of_descriptors(engine: Engine) -> None:
+    engine.start("minimal").close()
+
+    with descriptors_left(0):
+        assert engine.session.answers
