@@ -47,6 +47,13 @@ class _Containers:
         """Close every container."""
         self._session.close()
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Let pytest show where it was interrupted, wherever that was."""
+        from pytest_rootfs import tracebacks  # noqa: PLC0415  interrupted sessions only
+
+        tracebacks.give_lines(excinfo.value)
+
     def pytest_enter_pdb(self, config: pytest.Config, pdb: pdb.Pdb) -> None:
         """Offer a shell in the live container as a command of the debugger."""
         container = self._session.live_container()

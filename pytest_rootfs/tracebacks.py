@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any  # Any: reports, as pytest is imported by the plugin only
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast  # Any: reports; only the plugin imports pytest
 
 if TYPE_CHECKING:
     from pytest_rootfs.secret_values import SecretValues
@@ -43,6 +44,21 @@ def drop_remark(report: Any) -> None:
     for traceback, *_ in getattr(report.longrepr, "chain", ()):
         if str(traceback.extraline).startswith("All traceback entries are hidden"):
             traceback.extraline = None
+
+
+def give_lines(interrupt: BaseException) -> None:
+    """Give each entry of an interrupt's traceback a line, where it has none that of its function.
+
+    Before CPython 3.12 a loop may end in a jump without a line. A signal is handled at jumps, and
+    pytest, which cannot show such an entry, would end with an internal error.
+    """
+    entry = interrupt.__traceback__
+    while entry is not None and (inner := entry.tb_next) is not None:
+        if cast("int | None", inner.tb_lineno) is None:
+            line = inner.tb_frame.f_code.co_firstlineno
+            inner = TracebackType(inner.tb_next, inner.tb_frame, inner.tb_lasti, line)
+            entry.tb_next = inner
+        entry = inner
 
 
 def hide_secrets(report: Any, secrets: SecretValues) -> None:
