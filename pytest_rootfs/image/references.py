@@ -133,12 +133,13 @@ class _Resolver:
     folders: tuple[Path, ...]
     hook: Hook | None
     base: Path
+    answered: frozenset[str] = frozenset()
+    """What the hook is not asked again: what it says leads back there, or nowhere else."""
 
     def resolve(self, reference: str, stack: tuple[Path, ...] = ()) -> Image:
-        if self.hook and (image := self.hook(reference)) is not None:
-            # A hook that returns the reference as it came would be asked for ever.
-            asked = replace(self, hook=None) if image.reference == reference else self
-            return asked.flatten(image, stack)
+        hook = self.hook if reference not in self.answered else None
+        if hook and (image := hook(reference)) is not None:
+            return replace(self, answered=self.answered | {reference}).flatten(image, stack)
         if MANIFEST.fullmatch(reference):
             return Image(reference, title=short_digest(reference))
         scheme, colon, rest = reference.partition(":")

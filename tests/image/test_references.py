@@ -208,6 +208,17 @@ def test_hook_comes_first(store: Tags) -> None:
     assert image == Image.scratch().env(A="minimal")
 
 
+def test_hook_that_leads_back_is_not_asked_again(store: Tags) -> None:
+    def hook(reference: str) -> Image | None:
+        onward = {"minimal": "other", "other": "minimal"}.get(reference)
+        return Image(onward).env(A=reference) if onward else None
+
+    image = resolve("minimal", store=store, folders=[], hook=hook)
+
+    plain = resolve("minimal", store=store, folders=[])
+    assert image == plain.env(A="other").env(A="minimal")
+
+
 def test_hook_may_extend_what_it_is_asked_for(store: Tags) -> None:
     image = resolve(
         "minimal",
