@@ -48,9 +48,10 @@ def _rerun(args: argparse.Namespace) -> int:
             f"the project of failure {failure.id} is not here any more: {failure.rootdir}",
             hint=f"its files are: pytest-rootfs shell {failure.id}",
         )
-    options = ["--rootfs-store", str(store_root(args)), *_images(failure), *args.command]
+    # in one word: of two, pytest takes a folder for one of tests, and looks there for its ini file
+    options = [f"--rootfs-store={store_root(args)}", *_images(failure), *args.command]
     if args.from_failure:
-        options += ["--rootfs-from-failure", failure.id]
+        options.append(f"--rootfs-from-failure={failure.id}")
     where = "from its kept files" if args.from_failure else "on a fresh image"
     note(f"{failure.nodeid} {where}, in {failure.rootdir}")
     sys.stdout.flush()
@@ -62,7 +63,7 @@ def _rerun(args: argparse.Namespace) -> int:
 
 def _images(failure: Failure) -> list[str]:
     """Return the options that give the test its images, and with several its node id, again."""
-    return [word for image in failure.images for word in ("--rootfs-image", image)]
+    return [f"--rootfs-image={image}" for image in failure.images]
 
 
 VERBS = {

@@ -56,7 +56,7 @@ def nested_overlay() -> Gap:
     """Say that the store's overlay lies on another: the kernel stacks two, and ours is a third."""
     return Gap(
         reason="the store is on an overlay of an overlay, on which the kernel stacks no third",
-        repair="--rootfs-store DIR on a disk (ext4, xfs, btrfs); inside docker on a volume, "
+        repair="--rootfs-store=DIR on a disk (ext4, xfs, btrfs); inside docker on a volume, "
         "docker run -v rootfs:/var/tmp/rootfs …",
     )
 

@@ -38,14 +38,14 @@ def _refuse_foreign(root: Path) -> None:
     if owner != os.geteuid():
         raise probes.StoreUnusable(
             f"the store {root} belongs to user {owner}, and this is user {os.geteuid()}",
-            hint="use a store of your own with --rootfs-store DIR",
+            hint="use a store of your own with --rootfs-store=DIR",
         )
     # A store that another process is creating this moment may show only its temporary file.
     names = {name for name in os.listdir(root) if not name.startswith(".tmp-")}
     if names and _LAYOUT_FILE not in names:
         raise probes.StoreUnusable(
             f"{root} is not empty and is not a store of pytest-rootfs",
-            hint="name an empty or a new folder with --rootfs-store DIR",
+            hint="name an empty or a new folder with --rootfs-store=DIR",
         )
 
 

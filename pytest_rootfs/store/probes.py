@@ -13,7 +13,7 @@ from pytest_rootfs.store.locks import claim_folder, is_no_room
 from pytest_rootfs.store.trees import remove_tree
 from pytest_rootfs.store.whiteouts import make_whiteout
 
-HINT = "choose a folder on a local disk (ext4, xfs, btrfs) with --rootfs-store DIR"
+HINT = "choose a folder on a local disk (ext4, xfs, btrfs) with --rootfs-store=DIR"
 
 
 class StoreUnusable(RootfsError):
@@ -53,9 +53,9 @@ def probe(folder: Path) -> None:
 def repair_of(error: OSError) -> str:
     """Return what helps when a store refuses to be written."""
     if error.errno == errno.EROFS:
-        return "mount it writable, or move the store with --rootfs-store DIR"
+        return "mount it writable, or move the store with --rootfs-store=DIR"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "make room with `pytest-rootfs gc --all`, or move the store with --rootfs-store DIR"
+        return "make room with `pytest-rootfs gc --all`, or move the store with --rootfs-store=DIR"
     return HINT
 
 

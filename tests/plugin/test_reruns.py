@@ -54,6 +54,25 @@ def test_rerun_is_on_a_fresh_image(counting: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["note: *::test_counts on a fresh image, in *"])
 
 
+def test_rerun_has_the_configuration_of_the_project(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\npythonpath = lib\nrootfs_memory = 77M")
+    for folder in ("lib", "tests"):
+        pytester.mkdir(folder)
+    (pytester.path / "lib" / "helper.py").write_text("MEMORY = 77 << 20")
+    (pytester.path / "tests" / "test_it.py").write_text(
+        "import helper\n"
+        "def test_it(container):\n"
+        "    assert container.limits.memory == helper.MEMORY\n"
+        "    assert container.path('/new').exists()\n"
+    )
+    pytester.runpytest_subprocess().assert_outcomes(failed=1)
+
+    result = rerun(pytester, "last")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["configfile: tox.ini", "E * assert False"])
+
+
 def test_rerun_from_failure_goes_on_there(counting: pytest.Pytester) -> None:
     result = rerun(counting, "last", "--from-failure")
 

@@ -72,7 +72,7 @@ def test_unusable_store_is_a_usage_error(
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        [f"ERROR: the store cannot be in {store}: {reason}", "hint: *--rootfs-store DIR"]
+        [f"ERROR: the store cannot be in {store}: {reason}", "hint: *--rootfs-store=DIR"]
     )
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
 
