@@ -302,13 +302,13 @@ class ContainerPath(PathNames):
         for entry in self._entries_matching(head):
             if not rest:
                 yield entry
-            elif entry.is_dir():
+            elif stat.S_ISDIR(entry._mode_or_none(follow=True) or 0):
                 yield from entry._matches(rest, seen)
 
     def _entries_matching(self, pattern: str) -> list[ContainerPath]:
         if not any(char in pattern for char in "*?["):
             entry = self / pattern
-            return [entry] if entry._mode(follow=False) is not None else []
+            return [entry] if entry._mode_or_none(follow=False) is not None else []
         return [self / name for name in self._names_or_none() if fnmatchcase(name, pattern)]
 
     def _folders(self) -> Iterator[ContainerPath]:
@@ -318,15 +318,21 @@ class ContainerPath(PathNames):
             folder = todo.pop()
             yield folder
             entries = [folder / name for name in folder._names_or_none()]
-            todo += [
-                entry for entry in reversed(entries) if stat.S_ISDIR(entry._mode(follow=False) or 0)
-            ]
+            modes = [(each, each._mode_or_none(follow=False)) for each in reversed(entries)]
+            todo += [each for each, mode in modes if stat.S_ISDIR(mode or 0)]
 
+    # pathlib's globs pass over what cannot be read, too
     def _names_or_none(self) -> list[str]:
         try:
             return self._names()
         except (NotADirectoryError, FileNotFoundError, PermissionError):
-            return []  # pathlib's globs pass over what cannot be read, too
+            return []
+
+    def _mode_or_none(self, *, follow: bool) -> int | None:
+        try:
+            return self._mode(follow=follow)
+        except PermissionError:
+            return None
 
     def _names(self) -> list[str]:
         fd = self._open_fd(os.O_RDONLY | os.O_DIRECTORY)
