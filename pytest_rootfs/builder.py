@@ -23,7 +23,13 @@ from pytest_rootfs.image import Image
 from pytest_rootfs.image.built import BuiltImage, chain_id
 from pytest_rootfs.image.config import ImageConfig
 from pytest_rootfs.image.description import HOST, SCRATCH
-from pytest_rootfs.image.gathering import Gatherer, digest_if_unchanged, memory_of, reads_host
+from pytest_rootfs.image.gathering import (
+    MEMORY_OF_YOUNG,
+    Gatherer,
+    digest_if_unchanged,
+    memory_of,
+    reads_host,
+)
 from pytest_rootfs.image.placing import place
 from pytest_rootfs.image.references import Hook, check_tag, flatten
 from pytest_rootfs.image.steps import ConfigStep, ContentStep, RunStep, Step
@@ -117,7 +123,7 @@ class Builder:
         self._tell = tell
         self._contents = ContentLayers(store)
         self.names_given = 0
-        """How often a name was given to an image: whoever remembers what names mean looks again."""
+        """How often a name has come to mean another image: who remembers what it means looks again."""
         self._memo: dict[Image, BuiltImage] = {}
         self._lock = threading.RLock()
         # What a command makes of the host's files today says nothing about tomorrow.
@@ -126,9 +132,20 @@ class Builder:
     def build(self, image: Image | str) -> BuiltImage:
         """Return the image with all its layers in the store and unpacked.
 
-        Free for an image that this session has built. Raises `ImageNotFound`, `RecipeError`, which
+        Looks at its recipe, the names and sources that it stands on as they are now; containers
+        that start from now on have what it returns. Raises `ImageNotFound`, `RecipeError`, which
         names the image and the step, or `BuildFailed`.
         """
+        image = Image(image) if isinstance(image, str) else image
+        with self._lock:
+            before = self._memo.pop(image, None)
+            built = self.ready(image)
+            if before is not None and before.digest != built.digest:
+                self._forget()
+            return built
+
+    def ready(self, image: Image | str) -> BuiltImage:
+        """Return an image as this session has built it; raises as `build`, which it is at first."""
         image = Image(image) if isinstance(image, str) else image
         with self._lock:
             built = self._remembered(image, may_build=True)
@@ -138,7 +155,8 @@ class Builder:
     def known(self, image: Image | str) -> BuiltImage | None:
         """Return the image if the store has all its layers; builds, runs and unpacks nothing.
 
-        `None` also when a step would have to be read or run to know. Raises for unknown images.
+        `None` also when a step would have to be run to know, or read, but for what was a moment old
+        when it was built. Raises for unknown images.
         """
         image = Image(image) if isinstance(image, str) else image
         with self._lock:
@@ -153,8 +171,7 @@ class Builder:
         built = self._portable(image, "tagged")
         with self._lock:
             self._store.refs.set(name, built.digest)
-            self._memo.clear()  # images that start from this name mean something else now
-            self.names_given += 1
+            self._forget()
         return replace(built, name=name)
 
     def export(
@@ -184,6 +201,11 @@ class Builder:
                 hint='start from a portable image, such as Image("minimal")',
             )
         return built
+
+    def _forget(self) -> None:
+        """Look again at every image: one that others stand on means something else now."""
+        self._memo.clear()
+        self.names_given += 1
 
     def _remembered(self, image: Image, *, may_build: bool) -> BuiltImage:
         built = self._memo.get(image)
@@ -257,7 +279,7 @@ class Builder:
         if (found := self._found(progress, step)) is not None:
             return found.layer
         if gatherer is None:
-            raise _NotBuilt
+            return self._young_layer(progress, step)
         with self._locked(_key(progress, repr(step)), step):
             if (found := self._found(progress, step)) is not None:
                 return found.layer
@@ -269,9 +291,23 @@ class Builder:
                 view = self._contents.view(progress.diff_ids, is_host=progress.is_host)
                 found = _Found(layer=self._contents.write(place(step, tree, view)))
                 self._remember(key, found.layer)
-            if reads_host(step) and tree.is_settled:
-                self._store.cache.put(key_of("memory", repr(step)), memory_of(tree))
+            if reads_host(step):
+                memory = memory_of(tree) if tree.is_settled else MEMORY_OF_YOUNG
+                self._store.cache.put(key_of("memory", repr(step)), memory)
             return found.layer
+
+    def _young_layer(self, progress: _Progress, step: ContentStep) -> Descriptor | None:
+        """Return the layer of a step whose sources were young when it was built: reads them."""
+        memory = self._store.cache.get(key_of("memory", repr(step)))
+        if progress.is_host or memory != MEMORY_OF_YOUNG:
+            raise _NotBuilt
+        try:
+            digest = Gatherer().gather(step).digest
+        except RecipeError:
+            raise _NotBuilt from None
+        if (found := self._cached(_key(progress, step.canonical(), digest))) is None:
+            raise _NotBuilt
+        return found.layer
 
     def _found(self, progress: _Progress, step: ContentStep) -> _Found | None:
         """Return the layer of a content step, if it is known without reading any content."""

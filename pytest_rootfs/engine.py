@@ -166,7 +166,7 @@ class Engine:
         """Build the image if needed and start a container of it."""
         with starts.shortages_told():
             try:
-                built = self.builder.build(image)
+                built = self.builder.ready(image)
                 found = Image(image) if isinstance(image, str) else image
                 return self.start_built(built, name=name, options=options, image=found)
             except (RootfsError, OSError):
@@ -202,7 +202,7 @@ class Engine:
 
     def explain(self, image: Image | str, *, options: ContainerOptions | None = None) -> list[str]:
         """Return the plan of a container as text, a step a line; starts none."""
-        built = self.builder.build(image)
+        built = self.builder.ready(image)
         return self._plan(built, None, options or ContainerOptions(), ()).describe()
 
     def unpack(self, layers: Sequence[str], *, is_host: bool = False) -> tuple[str, ...]:
@@ -292,7 +292,8 @@ class Engine:
             relevant = replace(options, env=None, user=None, timeout=None)
         # `host` has no layer of its own, and so the digest of `scratch`
         image = built.digest, built.layers, built.is_host
-        key = (*image, tuple(extra_layers), relevant, hostname, kinds)
+        resolv_conf = _resolv_conf() if options.network == "host" else ""
+        key = (*image, tuple(extra_layers), relevant, hostname, kinds, resolv_conf)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= KEPT_PLANS:
@@ -309,7 +310,7 @@ class Engine:
                 workdir=options.workdir or built.config.working_dir or "/",
                 ids=self.ids,
                 mount_kinds=kinds,
-                resolv_conf=_resolv_conf() if options.network == "host" else "",
+                resolv_conf=resolv_conf,
             )
         return plan
 

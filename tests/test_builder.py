@@ -122,6 +122,20 @@ def test_known_builds_nothing(builder: Builder, session: Session) -> None:
         builder.known("minimall")
 
 
+def test_known_finds_what_was_built_from_a_source_of_a_moment_ago(
+    tmp_path: Path, builder: Builder, new_session: Callable[[], Builder]
+) -> None:
+    (tmp_path / "app").write_text("one")
+    image = Image.scratch().copy(tmp_path / "app", "/app")
+    built = builder.build(image)
+
+    assert new_session().known(image) == built
+    (tmp_path / "app").write_text("two")
+    assert new_session().known(image) is None
+    (tmp_path / "app").unlink()
+    assert new_session().known(image) is None
+
+
 def test_changed_source_is_noticed(
     tmp_path: Path, builder: Builder, new_session: Callable[[], Builder]
 ) -> None:
@@ -134,6 +148,22 @@ def test_changed_source_is_noticed(
     built = later.build(image)
 
     assert texts(later._store, built) == {"app": "two"}
+
+
+def test_build_looks_again_and_ready_does_not(tmp_path: Path, builder: Builder) -> None:
+    source = tmp_path / "app"
+    source.write_text("one")
+    image = Image.scratch().copy(source, "/app")
+    above = image.file("/x", "")
+    first, first_above = builder.build(image), builder.build(above)
+    source.write_text("two")
+
+    assert builder.ready(image) == first
+    second = builder.build(image)
+
+    assert texts(builder._store, second) == {"app": "two"}
+    assert builder.ready(image) == second
+    assert builder.ready(above).layers[0] == second.layers[0] != first_above.layers[0]
 
 
 def test_collected_layer_is_built_again(

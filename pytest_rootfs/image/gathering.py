@@ -21,6 +21,8 @@ from pytest_rootfs.image.steps import (
 from pytest_rootfs.image.trees import Tree, content_entry, is_unchanged
 
 FORMAT = 1
+MEMORY_OF_YOUNG = {"tree": '{"format": 0}'}
+"""What is remembered of a tree too young for its times to prove that it is unchanged."""
 
 
 class Gatherer:

@@ -229,6 +229,13 @@ def test_network_of_the_host(start: Start) -> None:
     assert links == set(os.listdir("/sys/class/net"))
 
 
+def test_resolver_of_the_host_is_that_of_now(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("10.0.0.1", "10.0.0.2"):
+        monkeypatch.setattr("pytest_rootfs.engine._resolv_conf", lambda at=address: f"{at}\n")
+        container = start(network="host")
+        assert container.path("/etc/resolv.conf").read_text() == f"{address}\n"
+
+
 def test_devices_work(container: Container) -> None:
     done = container.run(
         "head -c2 /dev/zero | od -An -tx1; head -c9 /dev/urandom | wc -c; echo x > /dev/null; "
