@@ -53,7 +53,8 @@ class LimitWatch:
         reasons = [self._oom_reason()] if oom_killed else []
         if pids_max_hits > self._pids_max_hits:
             most = "" if self._limits.pids is None else f" of {self._limits.pids}"
-            reasons.append(f"out of processes: over its limit{most} (pids=…)")
+            why = self._other_pids_limit(stats) or f"over its limit{most} (pids=…)"
+            reasons.append(f"out of processes: {why}")
         if used_up := self._used_up(status):
             reasons.append(f"out of disk space: over its limit of {used_up} (disk=…)")
         reasons += [f"out of space: {text}" for text in self._full_spaces()]
@@ -72,7 +73,8 @@ class LimitWatch:
             hit.append(f"memory: the kernel killed {stats.oom_kills} process(es){size}")
         if stats.pids_max_hits:
             most = "the limit of then" if limits.pids is None else limits.pids
-            hit.append(f"pids: refused {stats.pids_max_hits} time(s) to go over {most}")
+            why = self._other_pids_limit(stats) or f"to go over {most}"
+            hit.append(f"pids: refused {stats.pids_max_hits} time(s) {why}")
         if held_back := self._held_back(stats.throttled_s or 0.0):
             hit.append(f"cpus: {held_back}")
         if used_up := self._used_up(status):
@@ -95,6 +97,16 @@ class LimitWatch:
         if self._limits.disk is None:
             return ""
         return _used_up(self._limits.disk, status["disk_free_bytes"], status["disk_free_files"])
+
+    def _other_pids_limit(self, stats: Stats) -> str:
+        """Say that another limit was hit than the one in force, "" if it was that one."""
+        limit, peak = self._limits.pids, stats.pids_peak
+        if limit is None or peak is None or peak >= limit:
+            return ""
+        return (
+            f"with {peak}, below its limit of {limit}: that was lower then, or a control group "
+            "above the container has a lower one (pids.max)"
+        )
 
     def _oom_reason(self) -> str:
         if self._limits.memory is None:

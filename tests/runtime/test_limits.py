@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,8 @@ from features import missing, needs
 from pytest_rootfs.engine import Engine, EngineSettings
 from pytest_rootfs.errors import CommandFailed, HostUnsupported, LimitUnavailable
 from pytest_rootfs.runtime.container import Container
-from pytest_rootfs.runtime.spec import ContainerOptions
+from pytest_rootfs.runtime.limit_watch import LimitWatch
+from pytest_rootfs.runtime.spec import ContainerOptions, Limits
 
 if TYPE_CHECKING:
     from conftest import Start
@@ -306,3 +308,13 @@ def test_too_many_processes_are_the_reason(start: Start) -> None:
 
     with pytest.raises(CommandFailed, match="out of processes: over its limit of 5"):
         container.run("for i in 1 2 3 4 5 6; do sleep 100 & done")
+
+
+def test_limit_of_a_cgroup_above_is_not_taken_for_the_containers() -> None:
+    watch = LimitWatch(Limits(pids=1024))
+    status = {"stats": {"pids_peak": 2, "pids_max_hits": 1}}
+
+    says = "with 2, below its limit of 1024: .* a control group above the container has a lower one"
+    assert re.search(f"out of processes: {says}", watch.look(status).reason)
+    [hit] = watch.describe(status, ())
+    assert re.match(f"pids: refused 1 time\\(s\\) {says}", hit)
