@@ -15,11 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_rootfs.errors import ContainerError
+from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.init_layer import OVERFLOW_ID
 from pytest_rootfs.runtime.plan import Plan
 from pytest_rootfs.runtime.records import KeptFiles
 from pytest_rootfs.runtime.root_trees import HOST
 from pytest_rootfs.runtime.session import Session
+from pytest_rootfs.runtime.starts import SHORTAGES
 from pytest_rootfs.store.blobs import Descriptor
 from pytest_rootfs.store.media_types import LAYER_TYPE
 from pytest_rootfs.store.store import Store
@@ -94,7 +97,7 @@ class RwFiles:
         below = self._layers[len(between) :]
         with self._store.blobs.new(durable=durable) as writer:
             fds = [writer.fd, upper_fd]
-            packed = self._session.job("pack_layer", args, fds, layers=below, between=between)
+            packed = self._job("pack_layer", args, fds, layers=below, between=between)
             layer = writer.adopt(
                 digest=packed["diff_id"], size=packed["size"], media_type=LAYER_TYPE
             )
@@ -180,6 +183,28 @@ class RwFiles:
     def _image_layers(self) -> Sequence[str]:
         return self._layers[self._added_count :]
 
+    def _job(
+        self,
+        function: str,
+        args: Mapping[str, object],
+        fds: Sequence[int],
+        *,
+        layers: Sequence[str],
+        between: Sequence[str],
+    ) -> dict[str, Any]:
+        """Run a job; raises ContainerError where there is no process for it."""
+        what = "the files of the container cannot be looked at"
+        try:
+            return self._session.job(function, args, fds, layers=layers, between=between)
+        except PeerGone as error:
+            raise ContainerError(f"{what}: the warden was killed") from error
+        except StepFailed as error:
+            if error.step != "job":
+                raise  # it has begun, and found the files in its way
+            raise ContainerError(
+                f"{what}: {error}", hint=SHORTAGES.get(error.errno or 0, "")
+            ) from error
+
     def _job_with_output(
         self,
         function: str,
@@ -192,7 +217,7 @@ class RwFiles:
         out_fd = os.memfd_create(function)
         try:
             all_fds = [out_fd, *fds]
-            answer = self._session.job(function, args, all_fds, layers=layers, between=between)
+            answer = self._job(function, args, all_fds, layers=layers, between=between)
             os.lseek(out_fd, 0, os.SEEK_SET)
             with open(out_fd, "rb", closefd=False) as stream:
                 return answer, stream.read()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
 from features import needs
 
 from pytest_rootfs.engine import Engine
-from pytest_rootfs.errors import ContainerDied
+from pytest_rootfs.errors import ContainerDied, ContainerError
 from pytest_rootfs.image import Image
+from pytest_rootfs.runtime.client import PeerGone, StepFailed
 from pytest_rootfs.runtime.container import Container
 
 if TYPE_CHECKING:
@@ -347,3 +349,26 @@ def test_containers_do_not_share_changes(start: Start) -> None:
 
     assert second.changes() == {}
     assert second.path("/data/x").read_text() == "a\n"
+
+
+REFUSED = {"step": "job", "errno": errno.EAGAIN, "text": "try again", "subject": "clone3 0x0"}
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "hint"),
+    [
+        (PeerGone("Broken pipe"), "the warden was killed", ""),
+        (StepFailed(REFUSED), "job clone3 0x0: try again", "raise `ulimit -u`"),
+    ],
+)
+def test_want_of_a_process_to_compare_is_told(
+    container: Container, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str, hint: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pytest_rootfs.runtime.session.Session.job", refuse)
+
+    with pytest.raises(ContainerError, match=f"container cannot be looked at: {says}") as raised:
+        container.changes()
+    assert hint in raised.value.hint

@@ -123,6 +123,16 @@ def test_killed_warden_leaves_only_empty_cgroups(
     assert session_groups(facts["warden"]) == []
 
 
+def test_warden_leaves_ctrl_c_to_pytest(engine: Engine) -> None:
+    with engine.start("minimal") as container:
+        os.kill(engine.session._process.pid, signal.SIGINT)
+
+        container.path("/etc/left").write_text("evidence")
+
+        assert container.changes() == {"/etc/left": "added"}
+        assert container.run(["true"]).returncode == 0
+
+
 def test_killed_init_ends_its_container_alone(engine: Engine) -> None:
     with engine.start("minimal") as victim, engine.start("minimal") as other:
         daemon = victim.popen(["sleep", "300"])
