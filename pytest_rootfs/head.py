@@ -83,7 +83,7 @@ def line(
     limit_gap: str = "",
 ) -> str:
     """Return the line; a gap says what is missing, and why."""
-    shown = f"{short_digest(digest)}…" if digest else "not built yet"
+    shown = f"{short_digest(digest)}…" if digest else "digest not known yet"
     image = f"image {images[0]} ({shown})" if len(images) == 1 else f"images {', '.join(images)}"
     ids = f"{mode} ({id_gap})" if id_gap else mode
     limits = "no cgroup" if cgroup == "none" else f"cgroup {cgroup}"

@@ -114,7 +114,7 @@ def test_header_is_one_line() -> None:
 def test_header_says_what_is_missing() -> None:
     line = head.line(mode="rootful", cgroup="none", images=["minimal"], digest=None)
 
-    assert line == "rootfs: rootful, no cgroup, image minimal (not built yet)"
+    assert line == "rootfs: rootful, no cgroup, image minimal (digest not known yet)"
 
 
 def test_header_says_why_ids_and_limits_are_missing() -> None:
@@ -129,7 +129,7 @@ def test_header_says_why_ids_and_limits_are_missing() -> None:
 
     assert line == (
         "rootfs: rootless, single id (user bob has no range in /etc/subuid), cgroup v2 (no limits "
-        "on memory: control groups are mounted read-only), image minimal (not built yet); "
+        "on memory: control groups are mounted read-only), image minimal (digest not known yet); "
         "`pytest-rootfs doctor` has the repair"
     )
 
