@@ -366,42 +366,6 @@ def test_unknown_image_of_a_mark_is_one_error(pytester: pytest.Pytester) -> None
     result.stdout.no_fnmatch_line("*fixtures/__init__.py:*")
 
 
-def test_builder_builds(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        from pytest_rootfs import Image
-
-        def test_it(image_builder, container_factory):
-            built = image_builder.build(Image("minimal").file("/a", "1"))
-            assert built.digest.startswith("sha256:")
-            assert container_factory(Image("minimal").file("/a", "1")).built.digest == built.digest
-        """
-    )
-
-    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=1)
-
-
-def test_built_again_an_edited_recipe_is_what_containers_get(pytester: pytest.Pytester) -> None:
-    pytester.mkdir("images")
-    pytester.makepyfile(
-        """
-        def content(container_factory):
-            return container_factory("edited").path("/a").read_text()
-
-        def test_it(image_builder, container_factory, pytestconfig):
-            recipe = pytestconfig.rootpath / "images" / "edited.toml"
-            for text in ("old", "new"):
-                recipe.write_text(f'from = "scratch"\\n[[step]]\\nfile = ["/a", "{text}"]')
-                image_builder.build("edited")
-                assert content(container_factory) == text
-            recipe.write_text('from = "scratch"')
-            assert content(container_factory) == "new"
-        """
-    )
-
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
-
-
 def test_header_knows_the_digest_of_last_time(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(container): print(container.built.digest)")
 
