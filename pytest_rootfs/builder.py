@@ -123,7 +123,7 @@ class Builder:
         self._tell = tell
         self._contents = ContentLayers(store)
         self.names_given = 0
-        """How often a name has come to mean another image: who remembers what it means looks again."""
+        """How often a name has come to mean another image: who remembers it looks again."""
         self._memo: dict[Image, BuiltImage] = {}
         self._lock = threading.RLock()
         # What a command makes of the host's files today says nothing about tomorrow.
