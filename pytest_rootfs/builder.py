@@ -122,8 +122,8 @@ class Builder:
         self._base = base
         self._tell = tell
         self._contents = ContentLayers(store)
-        self.names_given = 0
-        """How often a name has come to mean another image: who remembers it looks again."""
+        self.generation = 0
+        """How often a name may have come to mean another image: who remembers it looks again."""
         self._memo: dict[Image, BuiltImage] = {}
         self._lock = threading.RLock()
         # What a command makes of the host's files today says nothing about tomorrow.
@@ -132,20 +132,16 @@ class Builder:
     def build(self, image: Image | str) -> BuiltImage:
         """Return the image with all its layers in the store and unpacked.
 
-        Looks at its recipe, the names and sources that it stands on as they are now; containers
-        that start from now on have what it returns. Raises `ImageNotFound`, `RecipeError`, which
-        names the image and the step, or `BuildFailed`.
+        Looks at recipes, names and sources as they are now, and so does the next start of any
+        image. Raises `ImageNotFound`, `RecipeError`, which names the image and the step, or
+        `BuildFailed`.
         """
-        image = Image(image) if isinstance(image, str) else image
         with self._lock:
-            before = self._memo.pop(image, None)
-            built = self.ready(image)
-            if before is not None and before.digest != built.digest:
-                self._forget()
-            return built
+            self._forget()
+            return self.get_built(image)
 
-    def ready(self, image: Image | str) -> BuiltImage:
-        """Return an image as this session has built it; raises as `build`, which it is at first."""
+    def get_built(self, image: Image | str) -> BuiltImage:
+        """Return an image as this session has built it, at first as `build` does."""
         image = Image(image) if isinstance(image, str) else image
         with self._lock:
             built = self._remembered(image, may_build=True)
@@ -155,8 +151,8 @@ class Builder:
     def known(self, image: Image | str) -> BuiltImage | None:
         """Return the image if the store has all its layers; builds, runs and unpacks nothing.
 
-        `None` also when a step would have to be run to know, or read, but for what was a moment old
-        when it was built. Raises for unknown images.
+        `None` also when only running a step would tell, or reading its sources; those that were
+        young when they were built are read. Raises for unknown images.
         """
         image = Image(image) if isinstance(image, str) else image
         with self._lock:
@@ -203,9 +199,9 @@ class Builder:
         return built
 
     def _forget(self) -> None:
-        """Look again at every image: one that others stand on means something else now."""
+        """Look again at every image that is asked for: its name may mean another one now."""
         self._memo.clear()
-        self.names_given += 1
+        self.generation += 1
 
     def _remembered(self, image: Image, *, may_build: bool) -> BuiltImage:
         built = self._memo.get(image)

@@ -166,7 +166,7 @@ class Engine:
         """Build the image if needed and start a container of it."""
         with starts.shortages_told():
             try:
-                built = self.builder.ready(image)
+                built = self.builder.get_built(image)
                 found = Image(image) if isinstance(image, str) else image
                 return self.start_built(built, name=name, options=options, image=found)
             except (RootfsError, OSError):
@@ -202,7 +202,7 @@ class Engine:
 
     def explain(self, image: Image | str, *, options: ContainerOptions | None = None) -> list[str]:
         """Return the plan of a container as text, a step a line; starts none."""
-        built = self.builder.ready(image)
+        built = self.builder.get_built(image)
         return self._plan(built, None, options or ContainerOptions(), ()).describe()
 
     def unpack(self, layers: Sequence[str], *, is_host: bool = False) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class Session:
         self._failure: Failure | None = None
         self._defaults: ContainerOptions | None = None
         self._images: dict[str, Image] = {}
-        self._names_given = 0
+        self._generation = 0
         self._started: set[str] = set()
         self._forks: dict[str, list[Container]] = {}
         self._timings: dict[str, float] = {}
@@ -111,8 +111,8 @@ class Session:
 
     def resolve(self, reference: str) -> Image:
         """Return the image that a reference means, asking the hook first."""
-        if self._names_given != (given := self.engine.builder.names_given):
-            self._images, self._names_given = {}, given  # a name may mean another image now
+        if self._generation != (now := self.engine.builder.generation):
+            self._images, self._generation = {}, now  # a name may mean another image now
         if reference not in self._images:
             self._images[reference] = self.engine.resolve(reference)
         return self._images[reference]

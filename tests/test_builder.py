@@ -150,20 +150,20 @@ def test_changed_source_is_noticed(
     assert texts(later._store, built) == {"app": "two"}
 
 
-def test_build_looks_again_and_ready_does_not(tmp_path: Path, builder: Builder) -> None:
+def test_build_looks_again_and_get_built_does_not(tmp_path: Path, builder: Builder) -> None:
     source = tmp_path / "app"
     source.write_text("one")
     image = Image.scratch().copy(source, "/app")
     above = image.file("/x", "")
-    first, first_above = builder.build(image), builder.build(above)
+    first, first_above = builder.build(image), builder.get_built(above)
     source.write_text("two")
 
-    assert builder.ready(image) == first
+    assert builder.get_built(image) == first
     second = builder.build(image)
 
     assert texts(builder._store, second) == {"app": "two"}
-    assert builder.ready(image) == second
-    assert builder.ready(above).layers[0] == second.layers[0] != first_above.layers[0]
+    assert builder.get_built(image) == second
+    assert builder.get_built(above).layers[0] == second.layers[0] != first_above.layers[0]
 
 
 def test_collected_layer_is_built_again(

@@ -133,13 +133,13 @@ class _Resolver:
     folders: tuple[Path, ...]
     hook: Hook | None
     base: Path
-    answered: frozenset[str] = frozenset()
-    """What the hook is not asked again: what it says leads back there, or nowhere else."""
+    asked: frozenset[str] = frozenset()
+    """What the hook has answered on the way here: it is not asked for that again."""
 
     def resolve(self, reference: str, stack: tuple[Path, ...] = ()) -> Image:
-        hook = self.hook if reference not in self.answered else None
+        hook = self.hook if reference not in self.asked else None
         if hook and (image := hook(reference)) is not None:
-            return replace(self, answered=self.answered | {reference}).flatten(image, stack)
+            return replace(self, asked=self.asked | {reference}).flatten(image, stack)
         if MANIFEST.fullmatch(reference):
             return Image(reference, title=short_digest(reference))
         scheme, colon, rest = reference.partition(":")

@@ -32,6 +32,8 @@ def test_built_again_an_edited_recipe_is_what_containers_get(pytester: pytest.Py
 
         def test_it(image_builder, container_factory, pytestconfig):
             recipe = pytestconfig.rootpath / "images" / "edited.toml"
+            recipe.write_text('from = "scratch"\\n[[step]]\\nfile = ["/a", "first"]')
+            assert content(container_factory) == "first"
             for text in ("old", "new"):
                 recipe.write_text(f'from = "scratch"\\n[[step]]\\nfile = ["/a", "{text}"]')
                 image_builder.build("edited")
