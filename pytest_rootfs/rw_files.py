@@ -197,7 +197,8 @@ class RwFiles:
         try:
             return self._session.job(function, args, fds, layers=layers, between=between)
         except PeerGone as error:
-            raise ContainerError(f"{what}: the warden was killed") from error
+            who = "the process that does was" if self._session.is_alive else "the warden was"
+            raise ContainerError(f"{what}: {who} killed") from error
         except StepFailed as error:
             if error.step != "job":
                 raise  # it has begun, and found the files in its way

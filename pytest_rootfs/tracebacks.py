@@ -47,18 +47,24 @@ def drop_remark(report: Any) -> None:
 
 
 def give_lines(interrupt: BaseException) -> None:
-    """Give each entry of an interrupt's traceback a line, where it has none that of its function.
+    """Give each entry of an interrupt's tracebacks a line, where it has none that of its function.
 
     Before CPython 3.12 a loop may end in a jump without a line. A signal is handled at jumps, and
     pytest, which cannot show such an entry, would end with an internal error.
     """
-    entry = interrupt.__traceback__
-    while entry is not None and (inner := entry.tb_next) is not None:
-        if cast("int | None", inner.tb_lineno) is None:
-            line = inner.tb_frame.f_code.co_firstlineno
-            inner = TracebackType(inner.tb_next, inner.tb_frame, inner.tb_lasti, line)
-            entry.tb_next = inner
-        entry = inner
+    error: BaseException | None = interrupt
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        entry = error.__traceback__
+        while entry is not None and (inner := entry.tb_next) is not None:
+            # 3.11 says None, 3.10 -1
+            if (cast("int | None", inner.tb_lineno) or -1) < 0:
+                line = inner.tb_frame.f_code.co_firstlineno
+                inner = TracebackType(inner.tb_next, inner.tb_frame, inner.tb_lasti, line)
+                entry.tb_next = inner
+            entry = inner
+        error = error.__cause__ or error.__context__
 
 
 def hide_secrets(report: Any, secrets: SecretValues) -> None:

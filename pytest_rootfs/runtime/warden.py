@@ -36,7 +36,7 @@ def main(control_fd: int) -> None:
     """Serve one session; never returns."""
     os.umask(0o022)
     os.chdir("/")
-    # it is for pytest, which ends everything in order
+    # sent to it by `pkill -INT`, say, it is meant for pytest, which ends everything in order
     signals.signal(signals.SIGINT, signals.SIG_IGN)
     try:
         Warden(protocol.end_of(control_fd)).serve()

@@ -54,6 +54,7 @@ def test_rerun_is_on_a_fresh_image(counting: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["note: *::test_counts on a fresh image, in *"])
 
 
+@needs("memory")
 def test_rerun_has_the_configuration_of_the_project(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\npythonpath = lib\nrootfs_memory = 77M")
     for folder in ("lib", "tests"):

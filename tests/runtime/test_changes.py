@@ -357,7 +357,7 @@ REFUSED = {"step": "job", "errno": errno.EAGAIN, "text": "try again", "subject":
 @pytest.mark.parametrize(
     ("error", "says", "hint"),
     [
-        (PeerGone("Broken pipe"), "the warden was killed", ""),
+        (PeerGone("end of file"), "the process that does was killed", ""),
         (StepFailed(REFUSED), "job clone3 0x0: try again", "raise `ulimit -u`"),
     ],
 )

@@ -314,7 +314,7 @@ def test_limit_of_a_cgroup_above_is_not_taken_for_the_containers() -> None:
     watch = LimitWatch(Limits(pids=1024))
     status = {"stats": {"pids_peak": 2, "pids_max_hits": 1}}
 
-    says = "with 2, below its limit of 1024: .* a control group above the container has a lower one"
+    says = "at 2 processes, below its limit of 1024: .* group above the container has a lower one"
     assert re.search(f"out of processes: {says}", watch.look(status).reason)
     [hit] = watch.describe(status, ())
     assert re.match(f"pids: refused 1 time\\(s\\) {says}", hit)
