@@ -197,8 +197,13 @@ class RwFiles:
         try:
             return self._session.job(function, args, fds, layers=layers, between=between)
         except PeerGone as error:
-            who = "the process that does was" if self._session.is_alive else "the warden was"
-            raise ContainerError(f"{what}: {who} killed") from error
+            if self._session.is_alive:
+                hint = "try again; `dmesg` tells whether this host has run out of memory"
+                raise ContainerError(
+                    f"{what}: the process that looks was killed", hint=hint
+                ) from error
+            hint = "the next container starts another one"
+            raise ContainerError(f"{what}: the warden was killed", hint=hint) from error
         except StepFailed as error:
             if error.step != "job":
                 raise  # it has begun, and found the files in its way

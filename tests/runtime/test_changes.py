@@ -357,7 +357,7 @@ REFUSED = {"step": "job", "errno": errno.EAGAIN, "text": "try again", "subject":
 @pytest.mark.parametrize(
     ("error", "says", "hint"),
     [
-        (PeerGone("end of file"), "the process that does was killed", ""),
+        (PeerGone("end of file"), "the process that looks was killed", "`dmesg` tells"),
         (StepFailed(REFUSED), "job clone3 0x0: try again", "raise `ulimit -u`"),
     ],
 )

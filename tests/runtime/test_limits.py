@@ -318,3 +318,5 @@ def test_limit_of_a_cgroup_above_is_not_taken_for_the_containers() -> None:
     assert re.search(f"out of processes: {says}", watch.look(status).reason)
     [hit] = watch.describe(status, ())
     assert re.match(f"pids: refused 1 time\\(s\\) {says}", hit)
+    status["stats"] = {"pids_peak": 1023, "pids_max_hits": 2}  # as two forks at once may leave it
+    assert watch.look(status).reason == "out of processes: over its limit of 1024 (pids=…)"
